@@ -1,0 +1,3 @@
+//! `benchclient`: load for an Ostraca cluster, over HTTP only.
+
+fn main() {}

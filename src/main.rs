@@ -1,0 +1,3 @@
+//! `kv`: the server and the command line of Ostraca.
+
+fn main() {}

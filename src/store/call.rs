@@ -1,0 +1,167 @@
+//! What can be asked of the store, and what it answers: typed operations in, typed outcomes out. The entry node alone
+//! parses requests and renders answers; between nodes these types travel.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::storage::Role;
+use crate::types::{Content, Key, NodeName, Record, RequestId, ShardIndex, Version};
+
+/// One request for one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// What is to be done.
+    pub operation: Operation,
+    /// What a read must guarantee; writes ignore it.
+    pub consistency: Consistency,
+    /// How far the request may travel.
+    pub reach: Reach,
+    /// When the client stops waiting; checked again on the writer.
+    pub deadline: Instant,
+    /// Names the request in the logs of all nodes.
+    pub request_id: RequestId,
+}
+
+/// What is to be done with a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Read the record.
+    Get {
+        /// The key.
+        key: Key,
+    },
+    /// Store content under the key.
+    Put {
+        /// The key.
+        key: Key,
+        /// What is stored.
+        content: Content,
+    },
+    /// Remove the key.
+    Delete {
+        /// The key.
+        key: Key,
+    },
+}
+
+impl Operation {
+    /// The key that it is about.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Operation::Get { key } | Operation::Put { key, .. } | Operation::Delete { key } => key,
+        }
+    }
+
+    /// Whether it changes the data.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        !matches!(self, Operation::Get { .. })
+    }
+}
+
+/// What a read promises (API.md, section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// The leader's present value: the default at every node.
+    #[default]
+    Leader,
+    /// Whatever a copy at hand holds: this node's own, else the leader's, else a replica's.
+    Any,
+}
+
+impl Consistency {
+    /// Its name in requests and answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Consistency::Leader => "leader",
+            Consistency::Any => "any",
+        }
+    }
+}
+
+/// How far a request may travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reach {
+    /// To the node that can serve it, one hop away.
+    #[default]
+    Forward,
+    /// Not beyond this node: its own copy serves it (a replica's serves reads), or the answer is `wrong-shard`.
+    Local,
+}
+
+/// An answer, and who gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Who served it, and with what guarantee.
+    pub served: Served,
+}
+
+/// What came of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// A read found the key.
+    Found(Record),
+    /// A read found no such key.
+    Missing,
+    /// A put is durable.
+    Stored {
+        /// The version that it gave to the key.
+        version: Version,
+        /// The key was not there before.
+        created: bool,
+        /// Which copies hold it.
+        acks: Acks,
+    },
+    /// A delete is durable, or there was nothing to delete.
+    Deleted {
+        /// The version of the delete; none when the key was not there, for then nothing was written.
+        version: Option<Version>,
+        /// Which copies hold it.
+        acks: Acks,
+    },
+}
+
+/// Copies that are known to hold a write durably, over copies configured; the leader counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acks {
+    /// Copies that have it.
+    pub have: u32,
+    /// Copies that there are.
+    pub of: u32,
+}
+
+/// Who gave an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// The key's shard.
+    pub shard: String,
+    /// The address of the node that served it.
+    pub node: SocketAddr,
+    /// What that node's copy is.
+    pub role: Role,
+    /// The hop that the request took, from and to; none when it was served where it arrived.
+    pub forwarded: Option<(SocketAddr, SocketAddr)>,
+    /// What the read really was.
+    pub consistency: Consistency,
+    /// Upper bound of a read's age: 0 at the leader, none when it cannot be bounded (rule 24).
+    pub stale_ms: Option<u64>,
+}
+
+/// Where a key lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The shard's index.
+    pub shard: ShardIndex,
+    /// The shard's name.
+    pub name: String,
+    /// Who leads it, as far as this node knows.
+    pub leader: NodeName,
+    /// Where the leader listens.
+    pub leader_address: SocketAddr,
+    /// The leader is this node.
+    pub is_here: bool,
+}

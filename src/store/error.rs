@@ -1,0 +1,114 @@
+//! Why a request did not get what it asked for, in a form that travels between nodes: the client of a forwarding node
+//! sees what the owner would have answered. `api::error` alone turns codes into HTTP statuses.
+
+/// The error codes that a store can answer with (API.md, section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// The node that owns the key could not be asked: refused, reset, or not connected in time.
+    ShardUnreachable,
+    /// Nobody takes this shard's writes now: starting, halted, fenced.
+    NoLeader,
+    /// A queue or a budget is at its bound.
+    Overloaded,
+    /// Time ran out.
+    Deadline,
+    /// `route=local` at a node that does not hold the key.
+    WrongShard,
+    /// Two nodes disagree about the placement.
+    TopologyMismatch,
+    /// The disk or the file failed.
+    StorageFailed,
+    /// Too little free space to write.
+    DiskFull,
+    /// A request arrived that had already been forwarded, and does not belong here either.
+    ForwardingLoop,
+    /// A value that this node's limits refuse.
+    ValueTooLarge,
+    /// A key that this node's limits refuse.
+    KeyTooLong,
+    /// A kind of request that this node does not know: it runs an older program.
+    NotBuilt,
+    /// We are wrong.
+    Internal,
+}
+
+/// Whether a write took effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It did not, and will not.
+    No,
+    /// It did.
+    Yes,
+    /// It may have, or may still.
+    Unknown,
+}
+
+/// An error as its reader needs it: what happened, whether a write took effect, what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Error {
+    /// What kind of error.
+    pub code: Code,
+    /// Whether the write took effect; `No` for reads.
+    pub applied: Applied,
+    /// What happened, with names and numbers.
+    pub detail: String,
+    /// The next thing to do.
+    pub hint: String,
+    /// The key's shard, where one is concerned.
+    pub shard: Option<String>,
+    /// The address of the shard's leader, where one is known.
+    pub leader: Option<String>,
+}
+
+impl Error {
+    /// An error of which nothing was applied, without a hint yet.
+    #[must_use]
+    pub fn new(code: Code, detail: impl Into<String>) -> Error {
+        Error { code, applied: Applied::No, detail: detail.into(), hint: String::new(), shard: None, leader: None }
+    }
+
+    /// Says what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = hint.into();
+        self
+    }
+
+    /// Says whether the write took effect.
+    #[must_use]
+    pub fn applied(mut self, applied: Applied) -> Error {
+        self.applied = applied;
+        self
+    }
+
+    /// Says which shard is concerned.
+    #[must_use]
+    pub fn shard(mut self, name: impl Into<String>) -> Error {
+        self.shard = Some(name.into());
+        self
+    }
+
+    /// Says who leads the shard.
+    #[must_use]
+    pub fn leader(mut self, address: impl ToString) -> Error {
+        self.leader = Some(address.to_string());
+        self
+    }
+
+    /// Whether asking again later can help.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self.code {
+            Code::ShardUnreachable | Code::NoLeader | Code::Overloaded | Code::Deadline | Code::DiskFull => true,
+            Code::WrongShard
+            | Code::TopologyMismatch
+            | Code::StorageFailed
+            | Code::ForwardingLoop
+            | Code::ValueTooLarge
+            | Code::KeyTooLong
+            | Code::NotBuilt
+            | Code::Internal => false,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What the store shows of itself, in the shape of the JSON that API.md promises.
+
+use serde::Serialize;
+
+/// `/v1/cluster`: the map as this node knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClusterView {
+    /// The cluster's uid, 16 hex digits; none until one was drawn.
+    pub cluster: Option<String>,
+    /// `static`.
+    pub profile: &'static str,
+    /// `fnv1a` or `fnv1`.
+    pub hash_function: String,
+    /// Fingerprint of the placement, `0x…`: equal on nodes that can talk.
+    pub placement: String,
+    /// Every node of the file.
+    pub nodes: Vec<NodeView>,
+    /// Every shard, by index.
+    pub shards: Vec<ShardView>,
+}
+
+/// A node in the map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// `up`, `down`, `refused` (it disagrees about the placement) or `unknown`, from this node's last contact with it.
+    pub state: String,
+}
+
+/// A shard in the map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShardView {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// The number of the highest epoch that this node knows.
+    pub epoch: u64,
+    /// The leader's address.
+    pub leader: String,
+    /// The replicas' addresses.
+    pub replicas: Vec<String>,
+}
+
+/// `/v1/explain`: why a key is where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The key, when it is UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The key in base64url, when it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_b64: Option<String>,
+    /// Its hash, `0x…`.
+    pub hash: String,
+    /// `fnv1a` or `fnv1`.
+    pub hash_function: String,
+    /// The shard's name.
+    pub shard: String,
+    /// The shard's index.
+    pub index: u32,
+    /// The leader's address.
+    pub leader: String,
+    /// The shard's epoch.
+    pub epoch: u64,
+    /// What every copy says of the key.
+    pub copies: Vec<CopyOfKey>,
+}
+
+/// What one copy says of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CopyOfKey {
+    /// The node's address.
+    pub node: String,
+    /// `leader` or `replica`.
+    pub role: String,
+    /// The `ETag` of the record that it holds (without quotes); none when it holds none, or cannot be asked.
+    pub version: Option<String>,
+    /// Entries that the copy is behind its leader; none when unknown.
+    pub lag_entries: Option<u64>,
+    /// Age of the oldest entry that it lacks; none when unknown.
+    pub lag_ms: Option<u64>,
+    /// Why the copy could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// `/admin/v1/status`: this node's copies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeStatus {
+    /// The node's name.
+    pub node: String,
+    /// Its address.
+    pub address: String,
+    /// The program's version.
+    pub version: &'static str,
+    /// The cluster's uid.
+    pub cluster: Option<String>,
+    /// Fingerprint of the placement.
+    pub placement: String,
+    /// Milliseconds since the process started.
+    pub uptime_ms: u64,
+    /// Its copies; one in this profile.
+    pub copies: Vec<CopyStatus>,
+    /// What is wrong, a sentence each, with what to do; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+/// A copy, as the node that holds it sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CopyStatus {
+    /// The shard's name.
+    pub shard: String,
+    /// The shard's index.
+    pub index: u32,
+    /// `leader` or `replica`.
+    pub role: String,
+    /// What it is doing: a leader is `leading`, `starting` or `halted`; a replica as [`ReplicaStatus::state`].
+    pub state: String,
+    /// The epoch's number.
+    pub epoch: u64,
+    /// Who leads it.
+    pub leader: String,
+    /// The seq of its last durable entry.
+    pub end: u64,
+    /// Keys that it holds.
+    pub keys: u64,
+    /// Bytes that its file takes.
+    pub bytes: u64,
+    /// Bytes of its log.
+    pub log_bytes: u64,
+    /// At a replica: upper bound of its data's age; none when it cannot be bounded. 0 at a leader.
+    pub stale_ms: Option<u64>,
+    /// At a leader: its replicas.
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// A replica, as its leader sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplicaStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// The seq that it has acknowledged; none when it was never seen.
+    pub cursor: Option<u64>,
+    /// Entries that it is behind; none when it was never seen.
+    pub lag_entries: Option<u64>,
+    /// Age of the oldest entry that it lacks.
+    pub lag_ms: Option<u64>,
+    /// `streaming`, `catching-up`, `snapshot`, `away`, `unseen`, `given-up` or `leader-lost-data`.
+    pub state: String,
+}
+
+/// A line of `/livez` or `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What was checked.
+    pub name: String,
+    /// Whether it is well.
+    pub ok: bool,
+    /// What was found.
+    pub detail: String,
+}
