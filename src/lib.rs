@@ -8,5 +8,6 @@ pub mod clock;
 pub mod config;
 pub mod placement;
 pub mod storage;
+pub mod peer;
 pub mod store;
 pub mod types;
