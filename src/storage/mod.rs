@@ -184,6 +184,8 @@ pub struct Stats {
     pub file_bytes: u64,
     /// Bytes of the entries in the log.
     pub log_bytes: u64,
+    /// The entry before the first that the log holds.
+    pub log_start: Seq,
 }
 
 /// A store for one shard copy. All methods block; `commit` waits for the disk. Readers never wait for the writer.
