@@ -5,12 +5,12 @@
 //! `tests/tidy.rs` checks that. `ARCHITECTURE.md` is the page to read first.
 
 pub mod clock;
-pub mod config;
-pub mod placement;
-pub mod storage;
-pub mod tasks;
-pub mod peer;
 pub mod cluster;
+pub mod config;
+pub mod peer;
+pub mod placement;
 pub mod replication;
+pub mod storage;
 pub mod store;
+pub mod tasks;
 pub mod types;

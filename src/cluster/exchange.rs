@@ -55,9 +55,8 @@ impl Facts {
     pub fn decode(bytes: Bytes) -> Result<Facts, Malformed> {
         let mut reader = Reader::new(bytes);
         let cluster = take_cluster(&mut reader)?;
-        let epochs = reader.list(SHARDS_MAX, |reader| {
-            Ok((ShardIndex(reader.varint_u32()?), Epoch::decode(reader)?))
-        })?;
+        let epochs =
+            reader.list(SHARDS_MAX, |reader| Ok((ShardIndex(reader.varint_u32()?), Epoch::decode(reader)?)))?;
         Ok(Facts { cluster, epochs })
     }
 
@@ -73,7 +72,13 @@ impl Facts {
 }
 
 /// Asks one node for its facts, and takes them over.
-pub async fn ask(pool: &Pool, map: &ClusterMap, local: &Local, node: &Node, wait: Duration) -> Result<Facts, CallError> {
+pub async fn ask(
+    pool: &Pool,
+    map: &ClusterMap,
+    local: &Local,
+    node: &Node,
+    wait: Duration,
+) -> Result<Facts, CallError> {
     let ask = Ask {
         node,
         class: Class::Request,

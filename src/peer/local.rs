@@ -85,12 +85,7 @@ impl Local {
             ));
         }
         self.meet(&hello.from, hello.cluster)?;
-        Ok(Welcome {
-            protocol,
-            cluster: self.cluster(),
-            addresses: self.addresses,
-            name: self.name.clone(),
-        })
+        Ok(Welcome { protocol, cluster: self.cluster(), addresses: self.addresses, name: self.name.clone() })
     }
 
     /// Meets a node's cluster uid: adopts it when this node has none, refuses a different one.

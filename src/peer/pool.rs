@@ -41,10 +41,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// The transport, handed in so that a simulation can bring its own.
 pub trait Connector: Send + Sync + std::fmt::Debug + 'static {
     /// Opens a stream to a node.
-    fn connect<'a>(
-        &'a self,
-        node: &'a Node,
-    ) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
+    fn connect<'a>(&'a self, node: &'a Node) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
 }
 
 /// The transport of real nodes.
@@ -52,10 +49,7 @@ pub trait Connector: Send + Sync + std::fmt::Debug + 'static {
 pub struct Tcp;
 
 impl Connector for Tcp {
-    fn connect<'a>(
-        &'a self,
-        node: &'a Node,
-    ) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>> {
+    fn connect<'a>(&'a self, node: &'a Node) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>> {
         Box::pin(async move {
             let stream = TcpStream::connect(node.address).await?;
             stream.set_nodelay(true)?;
@@ -214,8 +208,7 @@ async fn upgrade(
     node: &Node,
 ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, CallError> {
     let failed = |error: hyper::Error| CallError::NotSent(format!("the upgrade failed: {error}"));
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     tokio::spawn(connection.with_upgrades()); // ends with the stream
     let request = hyper::Request::builder()
         .method(Method::GET)

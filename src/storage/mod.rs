@@ -9,6 +9,8 @@
 //! - nothing is readable before it is durable (rule 8);
 //! - what must be true together is in one batch: data, log, cursor and history (rules 6 and 10).
 
+pub mod writer;
+
 use bytes::Bytes;
 
 use crate::types::{ClusterUid, Epoch};
@@ -214,4 +216,13 @@ pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
 
     /// Bytes that can still be written to the disk the file is on; none where that has no meaning.
     fn free_bytes(&self) -> Option<u64>;
+}
+
+/// The files of a copy: where a snapshot is received, and how it takes the place of what was there (rule 14).
+pub trait Files: Send + Sync + std::fmt::Debug + 'static {
+    /// A new, empty file beside the copy's own, marked as incoming; a left-over one is replaced.
+    fn create_incoming(&self) -> Result<std::sync::Arc<dyn Engine>, Error>;
+
+    /// Puts the incoming file in the place of the copy's own: rename, and sync the directory.
+    fn promote_incoming(&self) -> Result<(), Error>;
 }

@@ -178,8 +178,8 @@ pub struct Upkeep {
     pub trim: Option<Trim>,
 }
 
-/// Gives the upkeep for a store.
-pub type UpkeepSource = Box<dyn FnMut(&dyn Engine) -> Upkeep + Send>;
+/// Gives the upkeep for a store whose log will end at this seq.
+pub type UpkeepSource = Box<dyn FnMut(&dyn Engine, Seq) -> Upkeep + Send>;
 
 /// What the writer shows to readers: only what is durable (rule 8).
 #[derive(Debug)]
@@ -396,12 +396,7 @@ impl Writer {
         Entry { shard: self.shard, epoch, incarnation, seq, time: self.last_time, mutations }
     }
 
-    fn plan_append(
-        &mut self,
-        plan: &mut Plan,
-        entries: Vec<LogEntry>,
-        reply: oneshot::Sender<Result<Seq, Refusal>>,
-    ) {
+    fn plan_append(&mut self, plan: &mut Plan, entries: Vec<LogEntry>, reply: oneshot::Sender<Result<Seq, Refusal>>) {
         match self.try_append(plan, entries) {
             Ok(end) => plan.waiting.push(Waiting::Append(reply, end)),
             Err(refusal) => drop(reply.send(Err(refusal))), // the follower may be stopping
@@ -446,7 +441,7 @@ impl Writer {
         if self.published.is_failed() {
             return;
         }
-        let Upkeep { cursors, trim } = (self.upkeep)(&*self.engine);
+        let Upkeep { cursors, trim } = (self.upkeep)(&*self.engine, self.history.end());
         batch.cursors = cursors;
         batch.trim = trim;
     }
