@@ -1,13 +1,26 @@
 //! One shard copy on one disk: its data, its log, its history and its replicas' cursors.
 //!
 //! [`Engine`] is what a copy needs of a store; [`redb`] is the one that serves, [`memory`] the one that tests break on
-//! purpose, and [`suite`] holds both to the same promises. [`writer`] is the only caller of [`Engine::commit`].
+//! purpose, and `suite` (tests only) holds both to the same promises. `writer` is the only caller of [`Engine::commit`].
 //!
 //! Promises of every engine:
 //! - a [`Batch`] is durable as a whole when `commit` returns `Ok`, or not visible at all while the process lives;
 //! - after an error from `commit` the outcome is unknown: the engine refuses everything from then on (rule 9);
 //! - nothing is readable before it is durable (rule 8);
 //! - what must be true together is in one batch: data, log, cursor and history (rules 6 and 10).
+
+mod plan;
+
+pub mod open;
+
+mod layout;
+mod transaction;
+
+pub mod memory;
+pub mod redb;
+
+#[cfg(test)]
+mod suite;
 
 pub mod writer;
 
