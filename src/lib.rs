@@ -4,9 +4,11 @@
 //! The modules stand in the order of their layers: a file imports only what is declared above its own module, and
 //! `tests/tidy.rs` checks that. `ARCHITECTURE.md` is the page to read first.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod placement;
+pub mod server;
 pub mod storage;
 pub mod store;
 pub mod types;
