@@ -57,6 +57,15 @@ impl Tasks {
         });
     }
 
+    /// Runs something to its end, also when its caller leaves meanwhile, and returns what came of it; none when it
+    /// panicked.
+    pub async fn carry<F>(&self, task: F) -> Option<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.tracker.spawn(task).await.ok() // dropping the handle does not end the task
+    }
+
     /// Runs something that may be dropped at any wait when the node stops.
     pub fn spawn_until_stop<F>(&self, kind: TaskKind, task: F)
     where

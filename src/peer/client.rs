@@ -29,6 +29,9 @@ pub enum CallError {
     /// No byte of it has left: it did not happen.
     #[error("{0}")]
     NotSent(String),
+    /// Too many requests to this peer are under way: no byte of it has left.
+    #[error("{0} requests to this peer are under way already")]
+    Busy(usize),
     /// It left, and the connection broke before the answer: it may have happened.
     #[error("{0}")]
     Lost(String),
@@ -51,7 +54,7 @@ impl CallError {
     #[must_use]
     pub fn may_have_happened(&self) -> bool {
         match self {
-            CallError::NotSent(_) | CallError::Unsupported | CallError::Refused(_) => false,
+            CallError::NotSent(_) | CallError::Busy(_) | CallError::Unsupported | CallError::Refused(_) => false,
             CallError::Lost(_) | CallError::TimedOut(_) | CallError::Garbled(_) => true,
         }
     }
@@ -173,7 +176,7 @@ impl Connection {
     /// Sends a request and waits for its answer. Safe to drop: the request then may have happened.
     pub async fn call(&self, request: Request, patience: Patience) -> Result<Bytes, CallError> {
         let Some((place, response)) = self.pending.enter() else {
-            return Err(CallError::NotSent(format!("{PENDING_MAX} requests to this peer are under way")));
+            return Err(CallError::Busy(PENDING_MAX));
         };
         let heard_before = self.heard.load(Ordering::Relaxed);
         let passage = Arc::new(Passage::default());

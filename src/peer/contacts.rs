@@ -95,7 +95,7 @@ impl Contacts {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let nodes = self.nodes.lock();
-        let refused = nodes.iter().filter_map(|(_, entry)| match &entry.contact {
+        let refused = nodes.values().filter_map(|entry| match &entry.contact {
             Contact::Refused(refusal) => Some(format!("{}: {}", refusal_title(refusal.code), refusal.detail)),
             Contact::Up | Contact::Down(_) => None,
         });

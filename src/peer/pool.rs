@@ -38,10 +38,13 @@ pub const PEER_UPGRADE: &str = "ostraca-peer";
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// A stream that is being opened.
+pub type Opening<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
+
 /// The transport, handed in so that a simulation can bring its own.
 pub trait Connector: Send + Sync + std::fmt::Debug + 'static {
     /// Opens a stream to a node.
-    fn connect<'a>(&'a self, node: &'a Node) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
+    fn connect<'a>(&'a self, node: &'a Node) -> Opening<'a>;
 }
 
 /// The transport of real nodes.
@@ -49,7 +52,7 @@ pub trait Connector: Send + Sync + std::fmt::Debug + 'static {
 pub struct Tcp;
 
 impl Connector for Tcp {
-    fn connect<'a>(&'a self, node: &'a Node) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>> {
+    fn connect<'a>(&'a self, node: &'a Node) -> Opening<'a> {
         Box::pin(async move {
             let stream = TcpStream::connect(node.address).await?;
             stream.set_nodelay(true)?;
@@ -192,7 +195,7 @@ impl Pool {
 
     fn note(&self, node: &NodeName, result: &Result<Bytes, CallError>) {
         let contact = match result {
-            Ok(_) | Err(CallError::Unsupported | CallError::Garbled(_)) => Contact::Up,
+            Ok(_) | Err(CallError::Unsupported | CallError::Garbled(_) | CallError::Busy(_)) => Contact::Up,
             Err(CallError::Refused(refusal)) => Contact::Refused(refusal.clone()),
             Err(CallError::NotSent(detail) | CallError::Lost(detail) | CallError::TimedOut(detail)) => {
                 Contact::Down(detail.clone())

@@ -277,12 +277,12 @@ enum Waiting {
 
 impl Waiting {
     /// Answers; a client that has left is not an error.
-    fn answer(self, result: Result<(), &Error>) {
-        let unknown = |error: &Error| Refusal::Unknown(error.clone());
+    fn answer(self, committed: &Result<(), Error>) {
+        let result = committed.clone().map_err(Refusal::Unknown);
         match self {
-            Waiting::Write(reply, written) => drop(reply.send(result.map(|()| written).map_err(unknown))),
-            Waiting::Append(reply, end) => drop(reply.send(result.map(|()| end).map_err(unknown))),
-            Waiting::Plain(reply) => drop(reply.send(result.map_err(unknown))),
+            Waiting::Write(reply, written) => drop(reply.send(result.map(|()| written))),
+            Waiting::Append(reply, end) => drop(reply.send(result.map(|()| end))),
+            Waiting::Plain(reply) => drop(reply.send(result)),
         }
     }
 }
@@ -433,7 +433,7 @@ impl Writer {
             Err(failure) => self.fail(failure),
         }
         for waiting in plan.waiting {
-            waiting.answer(result.as_ref().map(|()| ()));
+            waiting.answer(&result);
         }
     }
 

@@ -12,14 +12,14 @@ use tracing::{error, info, warn};
 
 use super::leader::Mine;
 use super::opening::{self, Holding, Opening};
-use super::wire::{Inspect, Inspection};
-use super::{Duty, Pair};
+use super::wire::Inspection;
+use super::{Duty, Pair, inspect};
 use crate::cluster::exchange;
 use crate::config::Node;
-use crate::peer::{Ask, CallError, Class, Kind};
+use crate::peer::CallError;
 use crate::storage::Role;
 use crate::storage::writer::{Facts, Mode};
-use crate::types::{ClusterUid, Epoch, NodeName, RequestId, ShardIndex, ShardUid};
+use crate::types::{ClusterUid, Epoch, NodeName, ShardIndex, ShardUid};
 
 /// How long an opening leader waits for its copies (rule 13).
 const OPENING_WAIT: Duration = Duration::from_secs(2);
@@ -72,29 +72,9 @@ impl Pair {
     }
 
     async fn ask_holding(&self, node: &Node) -> Result<Holding, CallError> {
-        let Inspection { shard_uid, cursor, .. } = self.inspect(node, None, QUESTION_WAIT).await?;
+        let (pool, map) = (&self.around.pool, &self.around.map);
+        let Inspection { shard_uid, cursor, .. } = inspect::ask(pool, map, node, None, QUESTION_WAIT).await?;
         Ok(Holding { shard_uid, cursor })
-    }
-
-    /// Asks a copy of this shard what it holds.
-    pub async fn inspect(
-        &self,
-        node: &Node,
-        key: Option<crate::types::Key>,
-        wait: Duration,
-    ) -> Result<Inspection, CallError> {
-        let ask = Ask {
-            node,
-            class: Class::Request,
-            kind: Kind::Inspect,
-            shard: self.shard.index,
-            epoch: self.around.map.epoch_of(self.shard.index),
-            request_id: RequestId(rand::rng().random()),
-            body: Inspect { key }.encode(),
-            answer_wait: wait,
-            total_wait: wait,
-        };
-        Ok(Inspection::decode(self.around.pool.ask(ask).await?)?)
     }
 
     /// The leader of shard 0 with a new file asks all nodes for the cluster's uid before it draws one.

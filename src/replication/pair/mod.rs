@@ -14,6 +14,7 @@
 
 pub mod follow;
 pub mod follower;
+pub mod inspect;
 pub mod lead;
 pub mod leader;
 pub mod opening;

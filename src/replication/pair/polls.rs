@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::leader::{Mine, PollFacts, Verdict};
-use super::wire::{ANSWER_BYTES, Inspect, Inspection, Lag, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
+use super::wire::{ANSWER_BYTES, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
 use super::{Duty, Pair};
-use crate::storage::{Chunk, Engine, Entries, Error};
-use crate::types::{Entry, NodeName, Seq, ShardUid, Space};
+use crate::storage::{Chunk, Entries};
+use crate::types::{NodeName, Seq, ShardUid, Space};
 
 /// Bytes of records in one answer of a snapshot.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -93,17 +93,6 @@ impl Pair {
         }
     }
 
-    /// Reads from the store away from the threads that serve requests.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&dyn Engine) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let engine = self.engine();
-        tokio::task::spawn_blocking(move || read(&*engine))
-            .await
-            .unwrap_or_else(|panic| Err(Error::Failed(format!("reading panicked: {panic}"))))
-    }
-
     /// Begins a snapshot for a replica: from here on the log is kept for it.
     pub fn begin_snapshot(&self, from: &NodeName) -> SnapshotAnswer {
         let (Duty::Leading, Some(shard_uid)) = (self.duty(), self.uid()) else {
@@ -146,49 +135,6 @@ impl Pair {
 
     fn touch_snapshot(&self, from: &NodeName, id: u64) -> bool {
         self.is_leading() && self.leader.lock().touch_pin(from, id, self.around.clock.now())
-    }
-
-    /// Says what this copy holds, and, at a leader, how far its replicas are behind.
-    pub async fn answer_inspect(&self, inspect: Inspect) -> Result<Inspection, Error> {
-        let version = match inspect.key {
-            Some(key) => self.read(move |engine| engine.get(Space::Data, &key)).await?.map(|record| record.version),
-            None => None,
-        };
-        let cursor = self.writer.published().with_history(|history| history.cursor());
-        let lags = if self.is_leading() { self.lags().await } else { Vec::new() };
-        Ok(Inspection { shard_uid: self.uid(), cursor, version, lags })
-    }
-
-    /// How far each replica that was ever seen is behind.
-    pub async fn lags(&self) -> Vec<Lag> {
-        let seen: Vec<(NodeName, Seq)> = self.with_leader(|leader| {
-            let seen = leader.replicas().filter(|(_, replica)| replica.cursor.is_some());
-            seen.map(|(name, replica)| (name.clone(), replica.acknowledged())).collect()
-        });
-        let mut lags = Vec::new();
-        for (name, acknowledged) in seen {
-            let entries = self.writer.published().end().since(acknowledged);
-            let ms = if entries == 0 { 0 } else { self.age_after(acknowledged).await };
-            lags.push(Lag { replica: name.to_string(), entries, ms });
-        }
-        lags
-    }
-
-    /// Age of the first entry after a seq, in milliseconds by the leader's clock; of the oldest that the log holds when it
-    /// does not reach back so far.
-    async fn age_after(&self, seq: Seq) -> u64 {
-        let now = self.around.clock.unix_ms();
-        let oldest = self.read(move |engine| {
-            let after = seq.max(engine.stats()?.log_start);
-            engine.entries(after, 1)
-        });
-        let time = match oldest.await {
-            Ok(Entries::Found(entries)) => {
-                entries.into_iter().next().and_then(|bytes| Entry::decode(bytes).ok()).map(|entry| entry.time)
-            }
-            Ok(Entries::Trimmed) | Err(_) => None,
-        };
-        time.map_or(0, |time| now.0.saturating_sub(time.0))
     }
 }
 
