@@ -196,7 +196,9 @@ fn explain_asks_for_the_keys_bytes() {
 fn strangers_answers_are_errors_not_panics() {
     for body in [&b"<html>"[..], b"{}", b"[]", b"\xff"] {
         let stub = Stub::always(answer("200 OK", &[], body));
-        assert_eq!(kv(&stub.url(), &["status"]).unwrap_err().exit, Exit::Error);
+        for line in [&["status"][..], &["get", "k"], &["set", "k", "v"], &["delete", "k"]] {
+            assert_eq!(kv(&stub.url(), line).unwrap_err().exit, Exit::Error, "{line:?}");
+        }
         assert_eq!(kv(&stub.url(), &["explain", "k"]).unwrap_err().exit, Exit::Error);
     }
 }
