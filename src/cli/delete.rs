@@ -40,7 +40,8 @@ impl Delete {
     pub(crate) fn run(&self, directory: &Path) -> Result<Done, Failure> {
         let target = self.asking.target(directory)?;
         let ask = Ask { method: Method::DELETE, path: key_path(&self.key, self.timeout, "")?, body: None };
-        let served = Served::of(&http::block_on(http::send(&target, ask, self.timeout))?);
+        let reply = http::block_on(http::send(&target, ask, self.timeout))?;
+        let served = Served::of(&reply, &target)?;
         let existed = served.version.is_some();
         if self.asking.output == Output::Json {
             let (key, key_b64) = text_or_b64(key_bytes(&self.key)?);

@@ -62,7 +62,7 @@ impl Get {
         };
         let ask = Ask::get(key_path(&self.key, self.timeout, more)?);
         let reply = http::block_on(http::send(&target, ask, self.timeout))?;
-        let served = Served::of(&reply);
+        let served = Served::of(&reply, &target)?;
         let age = self.age(&served);
 
         let done = match (&self.file, self.asking.output) {

@@ -141,7 +141,7 @@ fn broken(is_write: bool, error: &reqwest::Error, base: &str) -> Failure {
         return Failure::new(Exit::Unavailable, "the server cannot be reached", detail, hint);
     }
     if error.is_builder() {
-        return Failure::usage(detail, "check --url");
+        return Failure::usage(detail, "check --url and --content-type");
     }
     let what = if error.is_timeout() { "no answer came in time" } else { "the connection broke" };
     if is_write {

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
-use super::exit::Failure;
+use super::exit::{Exit, Failure, printable};
 use super::http::Reply;
 use super::target::Target;
 
@@ -72,9 +72,9 @@ pub(crate) fn key_bytes(key: &OsStr) -> Result<&[u8], Failure> {
     }
 }
 
-/// A key as a person reads it.
+/// A key as a person reads it: text as it is, other bytes escaped.
 pub(crate) fn shown(key: &OsStr) -> String {
-    key.as_encoded_bytes().escape_ascii().to_string()
+    key.to_str().map_or_else(|| key.as_encoded_bytes().escape_ascii().to_string(), printable)
 }
 
 /// Text where bytes are UTF-8, else base64url: the two fields of which one is there (API.md, section 2).
@@ -89,9 +89,9 @@ pub(crate) fn text_or_b64(bytes: &[u8]) -> (Option<String>, Option<String>) {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Served {
     /// The shard's name.
-    pub(crate) shard: Option<String>,
+    pub(crate) shard: String,
     /// The address of the node that served it.
-    pub(crate) node: Option<String>,
+    pub(crate) node: String,
     /// `leader` or `replica`.
     pub(crate) role: Option<String>,
     /// `from->to`, when the node that was asked passed it on.
@@ -111,25 +111,28 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Reads the headers.
-    pub(crate) fn of(reply: &Reply) -> Served {
+    /// Reads the headers. A stranger's `200` is no answer: it would pass for a value, or for a promise to keep one.
+    pub(crate) fn of(reply: &Reply, target: &Target) -> Result<Served, Failure> {
         let text = |name| reply.header(name).map(str::to_owned);
-        Served {
-            shard: text("kv-shard"),
-            node: text("kv-node"),
+        let (Some(shard), Some(node)) = (text("kv-shard"), text("kv-node")) else {
+            let detail = format!("{} answered {} without saying which shard served it", target.base, reply.status);
+            return Err(Failure::new(Exit::Error, "this is not an answer of a kv server", detail, "check --url"));
+        };
+        Ok(Served {
+            shard,
+            node,
             role: text("kv-role"),
             forwarded: text("kv-forwarded"),
             version: reply.header("etag").map(|etag| etag.trim_matches('"').to_owned()),
             acks: text("kv-acks"),
             consistency: text("kv-consistency"),
             stale_ms: reply.header("kv-stale-ms").and_then(|ms| ms.parse().ok()),
-        }
+        })
     }
 
     /// `Hyderabad at 127.0.0.2:8080`.
     pub(crate) fn place(&self) -> String {
-        let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
-        format!("{} at {}", or_unknown(&self.shard), or_unknown(&self.node))
+        format!("{} at {}", self.shard, self.node)
     }
 
     /// `, version 1.5.…; on 1 of 2 copies so far`, as far as it is known.
@@ -167,6 +170,12 @@ mod tests {
         let with = key_path(OsStr::new("a"), Some(Duration::from_secs(5)), "&consistency=any").unwrap();
         assert_eq!(with, "/v1/kv?key_b64=YQ&timeout=5000ms&consistency=any");
         assert!(key_path(OsStr::new(""), None, "").is_err());
+    }
+
+    #[test]
+    fn shown_text_stays_and_bytes_are_escaped() {
+        assert_eq!(shown(OsStr::new("ключ\u{1b}")), "ключ\u{fffd}");
+        assert_eq!(shown(OsStr::from_bytes(b"a\xff")), "a\\xff");
     }
 
     #[test]

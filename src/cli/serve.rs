@@ -9,6 +9,7 @@ use super::check::faulty;
 use super::exit::{Done, Exit, Failure};
 use crate::config::{self, Config, Wanted, choose_node, default_db_location};
 use crate::server::{self, Options};
+use crate::types::NodeName;
 
 /// Run a node
 #[derive(Debug, clap::Args)]
@@ -67,7 +68,7 @@ impl Serve {
     }
 
     /// Which node it is, and where its data is.
-    fn place(&self, config: &Config) -> Result<(crate::types::NodeName, PathBuf), Failure> {
+    fn place(&self, config: &Config) -> Result<(NodeName, PathBuf), Failure> {
         let wanted = Wanted { address: self.http_addr.as_deref(), shard: self.shard.as_deref(), replica: self.replica };
         let node = choose_node(&config.topology, wanted).map_err(|fault| {
             let title = format!("the command line and {} do not fit", self.config_file.display());

@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::exit::{Done, Exit, Failure};
-use super::http::{self, Ask, Reply};
+use super::http::{self, Ask};
 use super::keys::{Asking, Output, Served, json, key_bytes, key_path, parse_timeout, shown, text_or_b64};
 use crate::config::settings::VALUE_BYTES_CEILING;
 
@@ -55,12 +55,10 @@ impl Set {
         let body = self.read_value()?;
         let ask = Ask { method: Method::PUT, path, body: Some((body, self.content_type.clone())) };
         let reply = http::block_on(http::send(&target, ask, self.timeout))?;
-        self.show(&reply)
+        self.show(reply.status == 201, Served::of(&reply, &target)?)
     }
 
-    fn show(&self, reply: &Reply) -> Result<Done, Failure> {
-        let created = reply.status == 201;
-        let served = Served::of(reply);
+    fn show(&self, created: bool, served: Served) -> Result<Done, Failure> {
         if self.asking.output == Output::Json {
             let (key, key_b64) = text_or_b64(key_bytes(&self.key)?);
             return Ok(Done::ok(json(&Stored { key, key_b64, created, served })));
