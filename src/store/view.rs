@@ -157,6 +157,17 @@ pub struct ReplicaStatus {
     pub state: String,
 }
 
+/// What `/readyz` asks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Able to do its role: a leader takes writes, a replica has had a full copy.
+    Role,
+    /// Able to serve reads.
+    Reads,
+    /// Able to take writes; a replica never is.
+    Writes,
+}
+
 /// A line of `/livez` or `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
