@@ -4,9 +4,15 @@
 //! The modules stand in the order of their layers: a file imports only what is declared above its own module, and
 //! `tests/tidy.rs` checks that. `ARCHITECTURE.md` is the page to read first.
 
-pub mod clock;
-pub mod config;
-pub mod placement;
-pub mod storage;
-pub mod store;
 pub mod types;
+pub mod clock;
+pub mod placement;
+pub mod config;
+pub mod storage;
+pub mod tasks;
+pub mod peer;
+pub mod cluster;
+pub mod replication;
+pub mod store;
+pub mod server;
+pub mod cli;

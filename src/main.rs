@@ -1,3 +1,7 @@
 //! `kv`: the server and the command line of Ostraca.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ostraca::cli::main()
+}

@@ -1,13 +1,28 @@
 //! One shard copy on one disk: its data, its log, its history and its replicas' cursors.
 //!
 //! [`Engine`] is what a copy needs of a store; [`redb`] is the one that serves, [`memory`] the one that tests break on
-//! purpose, and [`suite`] holds both to the same promises. [`writer`] is the only caller of [`Engine::commit`].
+//! purpose, and `suite` (tests only) holds both to the same promises. `writer` is the only caller of [`Engine::commit`].
 //!
 //! Promises of every engine:
 //! - a [`Batch`] is durable as a whole when `commit` returns `Ok`, or not visible at all while the process lives;
 //! - after an error from `commit` the outcome is unknown: the engine refuses everything from then on (rule 9);
 //! - nothing is readable before it is durable (rule 8);
 //! - what must be true together is in one batch: data, log, cursor and history (rules 6 and 10).
+
+mod plan;
+
+pub mod open;
+
+mod layout;
+mod transaction;
+
+pub mod memory;
+pub mod redb;
+
+#[cfg(test)]
+mod suite;
+
+pub mod writer;
 
 use bytes::Bytes;
 
@@ -184,6 +199,8 @@ pub struct Stats {
     pub file_bytes: u64,
     /// Bytes of the entries in the log.
     pub log_bytes: u64,
+    /// The entry before the first that the log holds.
+    pub log_start: Seq,
 }
 
 /// A store for one shard copy. All methods block; `commit` waits for the disk. Readers never wait for the writer.
@@ -212,4 +229,13 @@ pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
 
     /// Bytes that can still be written to the disk the file is on; none where that has no meaning.
     fn free_bytes(&self) -> Option<u64>;
+}
+
+/// The files of a copy: where a snapshot is received, and how it takes the place of what was there (rule 14).
+pub trait Files: Send + Sync + std::fmt::Debug + 'static {
+    /// A new, empty file beside the copy's own, marked as incoming; a left-over one is replaced.
+    fn create_incoming(&self) -> Result<std::sync::Arc<dyn Engine>, Error>;
+
+    /// Puts the incoming file in the place of the copy's own: rename, and sync the directory.
+    fn promote_incoming(&self) -> Result<(), Error>;
 }

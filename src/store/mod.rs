@@ -1,8 +1,189 @@
 //! The one door: what a node can be asked, by clients and by peers, and what it answers.
+//!
+//! ```text
+//!   client ─ api ─▶ Store::execute ─▶ route ─▶ local ─▶ pair, writer          (this node's copy)
+//!                                        └───▶ forward ═ peer ═▶ serve ─▶ local  (another node's)
+//! ```
+//!
+//! - A request takes one hop at most.
+//! - A write runs in a task of its own: a client that leaves takes nothing with it.
 
 pub mod call;
 pub mod error;
 pub mod view;
 
+mod forward;
+mod local;
+mod report;
+mod route;
+mod serve;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
 pub use call::{Acks, Answer, Call, Consistency, Location, Operation, Outcome, Reach, Served};
 pub use error::{Applied, Code, Error};
+
+use crate::clock::Clock;
+use crate::cluster::ClusterMap;
+use crate::config::{Node, Settings, Shard};
+use crate::peer::{Contacts, Local, Pool};
+use crate::replication::pair::{Duty, Pair};
+use crate::tasks::Tasks;
+use crate::types::{Key, ShardIndex};
+use forward::Forwarder;
+use route::{Route, Situation, route};
+
+/// What a store is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// This node.
+    pub me: Node,
+    /// The cluster as this node knows it.
+    pub map: Arc<ClusterMap>,
+    /// The way to other nodes.
+    pub pool: Arc<Pool>,
+    /// Who this node is to them.
+    pub local: Arc<Local>,
+    /// How the last contact with each of them went.
+    pub contacts: Arc<Contacts>,
+    /// Limits and intervals.
+    pub settings: Arc<Settings>,
+    /// Time.
+    pub clock: Clock,
+    /// Where work goes that must finish.
+    pub tasks: Tasks,
+    /// The copies that this node holds; one in this profile.
+    pub copies: BTreeMap<ShardIndex, Arc<Pair>>,
+}
+
+/// A node's store.
+#[derive(Debug)]
+pub struct Store {
+    me: Node,
+    map: Arc<ClusterMap>,
+    pool: Arc<Pool>,
+    local: Arc<Local>,
+    contacts: Arc<Contacts>,
+    settings: Arc<Settings>,
+    clock: Clock,
+    tasks: Tasks,
+    copies: BTreeMap<ShardIndex, Arc<Pair>>,
+    started: Instant,
+}
+
+impl Store {
+    /// A store of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Store {
+        let Parts { me, map, pool, local, contacts, settings, clock, tasks, copies } = parts;
+        let started = clock.now();
+        Store { me, map, pool, local, contacts, settings, clock, tasks, copies, started }
+    }
+
+    /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself.
+    pub async fn execute(self: &Arc<Self>, call: Call) -> Result<Answer, Error> {
+        if !call.operation.is_write() {
+            return self.carry_out(&call).await;
+        }
+        let store = Arc::clone(self);
+        let carried = self.tasks.carry(async move { store.carry_out(&call).await }).await;
+        carried.unwrap_or_else(|| {
+            Err(Error::new(Code::Internal, "the write panicked")
+                .applied(Applied::Unknown)
+                .hint("this is a bug in the store: please report it with the node's log"))
+        })
+    }
+
+    async fn carry_out(&self, call: &Call) -> Result<Answer, Error> {
+        let shard = self.shard_of(call.operation.key());
+        let at = self.situation(shard);
+        match route(call.operation.is_write(), call.consistency, call.reach, at) {
+            Route::Local => match self.copies.get(&shard.index) {
+                Some(pair) => local::execute(pair, &self.clock, call).await,
+                None => Err(self.wrong_shard(shard)),
+            },
+            Route::WrongShard => Err(self.wrong_shard(shard)),
+            Route::Forward(nodes) => self.forward(&nodes, shard, call).await,
+        }
+    }
+
+    /// Asks one node after another until one serves; a write has only one to ask.
+    async fn forward(&self, nodes: &[&Node], shard: &Shard, call: &Call) -> Result<Answer, Error> {
+        let forwarder = Forwarder {
+            me: self.me.clone(),
+            map: Arc::clone(&self.map),
+            pool: Arc::clone(&self.pool),
+            clock: self.clock.clone(),
+        };
+        let mut first_error = None;
+        for node in nodes {
+            match forwarder.forward(node, &shard.name, call).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if call.operation.is_write() || !error.is_retryable() => return Err(error),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| self.wrong_shard(shard)))
+    }
+
+    fn situation<'a>(&'a self, shard: &'a Shard) -> Situation<'a> {
+        let pair = self.copies.get(&shard.index);
+        Situation {
+            me: &self.me,
+            leader: self.map.leader_of(shard),
+            copies: &shard.copies,
+            leads_here: pair.is_some_and(|pair| pair.is_leading()),
+            serves_any_here: pair.is_some_and(|pair| pair.duty() == Duty::Following && pair.had_full_copy()),
+        }
+    }
+
+    fn shard_of(&self, key: &Key) -> &Shard {
+        let topology = self.map.topology();
+        let index = topology.placement.shard_of(key);
+        topology.shard(index).unwrap_or_else(|| unreachable!("the placement yields an index of the map, not {index}"))
+    }
+
+    fn wrong_shard(&self, shard: &Shard) -> Error {
+        let leader = self.map.leader_of(shard);
+        Error::new(Code::WrongShard, format!("node {} does not serve this request of shard {}", self.me.name, shard.name))
+            .hint(format!("ask {}, or leave route=local away", leader.address))
+            .shard(&shard.name)
+            .leader(leader.address)
+    }
+
+    /// Where a key lives.
+    #[must_use]
+    pub fn locate(&self, key: &Key) -> Location {
+        let shard = self.shard_of(key);
+        let leader = self.map.leader_of(shard);
+        Location {
+            shard: shard.index,
+            name: shard.name.clone(),
+            leader: leader.name.clone(),
+            leader_address: leader.address,
+            is_here: leader.name == self.me.name,
+        }
+    }
+
+    /// Limits and intervals.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Time.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Where this node listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.me.address
+    }
+}

@@ -1,13 +1,14 @@
 //! What the store shows of itself, in the shape of the JSON that API.md promises.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// `/v1/cluster`: the map as this node knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterView {
     /// The cluster's uid, 16 hex digits; none until one was drawn.
     pub cluster: Option<String>,
     /// `static`.
+    #[serde(skip_deserializing)]
     pub profile: &'static str,
     /// `fnv1a` or `fnv1`.
     pub hash_function: String,
@@ -20,7 +21,7 @@ pub struct ClusterView {
 }
 
 /// A node in the map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeView {
     /// Its name.
     pub name: String,
@@ -31,7 +32,7 @@ pub struct NodeView {
 }
 
 /// A shard in the map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardView {
     /// Its name.
     pub name: String,
@@ -46,7 +47,7 @@ pub struct ShardView {
 }
 
 /// `/v1/explain`: why a key is where it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The key, when it is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,7 +72,7 @@ pub struct Explanation {
 }
 
 /// What one copy says of a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyOfKey {
     /// The node's address.
     pub node: String,
@@ -89,13 +90,14 @@ pub struct CopyOfKey {
 }
 
 /// `/admin/v1/status`: this node's copies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// The node's name.
     pub node: String,
     /// Its address.
     pub address: String,
     /// The program's version.
+    #[serde(skip_deserializing)]
     pub version: &'static str,
     /// The cluster's uid.
     pub cluster: Option<String>,
@@ -110,7 +112,7 @@ pub struct NodeStatus {
 }
 
 /// A copy, as the node that holds it sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyStatus {
     /// The shard's name.
     pub shard: String,
@@ -139,7 +141,7 @@ pub struct CopyStatus {
 }
 
 /// A replica, as its leader sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
     /// Its name.
     pub name: String,
@@ -153,6 +155,17 @@ pub struct ReplicaStatus {
     pub lag_ms: Option<u64>,
     /// `streaming`, `catching-up`, `snapshot`, `away`, `unseen`, `given-up` or `leader-lost-data`.
     pub state: String,
+}
+
+/// What `/readyz` asks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Able to do its role: a leader takes writes, a replica has had a full copy.
+    Role,
+    /// Able to serve reads.
+    Reads,
+    /// Able to take writes; a replica never is.
+    Writes,
 }
 
 /// A line of `/livez` or `/readyz`.

@@ -1,0 +1,117 @@
+//! How this node's last contact with each other node went: what `/v1/cluster` shows as a node's state, and what is
+//! logged once when it changes.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use super::message::{Refusal, RefusalCode};
+use crate::types::NodeName;
+
+/// The last contact with a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contact {
+    /// It answered.
+    Up,
+    /// It could not be reached, or did not answer in time.
+    Down(String),
+    /// It does not talk to this node, or this node not to it.
+    Refused(Refusal),
+}
+
+impl Contact {
+    /// Its name in `/v1/cluster`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Contact::Up => "up",
+            Contact::Down(_) => "down",
+            Contact::Refused(_) => "refused",
+        }
+    }
+
+    /// Whether two contacts say the same, apart from their wording.
+    fn is_like(&self, other: &Contact) -> bool {
+        match (self, other) {
+            (Contact::Refused(a), Contact::Refused(b)) => a == b,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+}
+
+/// What is known of one node.
+#[derive(Debug, Clone)]
+struct Entry {
+    contact: Contact,
+    /// Since when it has been so.
+    since: Instant,
+}
+
+/// The last contact with every node. Bounded by the nodes of the map; strangers are not entered.
+#[derive(Debug, Default)]
+pub struct Contacts {
+    nodes: Mutex<BTreeMap<NodeName, Entry>>,
+    /// Nodes whose addresses or replica lists differ from ours (rule 16: a warning, not a refusal).
+    drifted: Mutex<BTreeMap<NodeName, u64>>,
+}
+
+impl Contacts {
+    /// Enters how a contact went, and logs it when that is news.
+    pub fn note(&self, node: &NodeName, contact: Contact, now: Instant) {
+        let mut nodes = self.nodes.lock();
+        let before = nodes.get(node).map(|entry| &entry.contact);
+        if before.is_some_and(|before| before.is_like(&contact)) {
+            return;
+        }
+        match &contact {
+            Contact::Up => info!(peer = %node, "peer is up"),
+            Contact::Down(detail) => warn!(peer = %node, detail, "peer is down"),
+            Contact::Refused(refusal) => warn!(peer = %node, detail = refusal.detail, "peer is refused"),
+        }
+        nodes.insert(node.clone(), Entry { contact, since: now });
+    }
+
+    /// The last contact with a node, and since when it has been so.
+    #[must_use]
+    pub fn of(&self, node: &NodeName) -> Option<(Contact, Instant)> {
+        self.nodes.lock().get(node).map(|entry| (entry.contact.clone(), entry.since))
+    }
+
+    /// Enters that a node's file names other nodes or addresses than ours, and logs it once per difference.
+    pub fn note_addresses(&self, node: &NodeName, ours: u64, theirs: u64) {
+        let mut drifted = self.drifted.lock();
+        if ours == theirs {
+            if drifted.remove(node).is_some() {
+                info!(peer = %node, "peer's sharding.toml names the same nodes as ours again");
+            }
+        } else if drifted.insert(node.clone(), theirs) != Some(theirs) {
+            warn!(peer = %node, "peer's sharding.toml names other nodes or addresses than ours: bring the files together");
+        }
+    }
+
+    /// What is wrong between this node and others, a sentence each.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let nodes = self.nodes.lock();
+        let refused = nodes.values().filter_map(|entry| match &entry.contact {
+            Contact::Refused(refusal) => Some(format!("{}: {}", refusal_title(refusal.code), refusal.detail)),
+            Contact::Up | Contact::Down(_) => None,
+        });
+        let drifted = self.drifted.lock();
+        let differ = drifted.keys().map(|node| {
+            format!("node {node} has a sharding.toml that names other nodes or addresses: bring the files together")
+        });
+        refused.chain(differ).collect()
+    }
+}
+
+fn refusal_title(code: RefusalCode) -> &'static str {
+    match code {
+        RefusalCode::TopologyMismatch => "topology mismatch",
+        RefusalCode::Stranger => "another cluster's node",
+        RefusalCode::WrongNode => "wrong node at an address",
+        RefusalCode::Version => "no common peer protocol",
+    }
+}

@@ -1,0 +1,156 @@
+//! The answering end of a connection: shakes hands, then serves requests side by side, within bounds.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::codec::{Framed, FramedRead, LengthDelimitedCodec};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::connection::{Outgoing, WRITE_QUEUE_FRAMES, write_frames};
+use super::contacts::Contacts;
+use super::frame::{Frame, cutter};
+use super::local::Local;
+use super::message::{Hello, Request, Status};
+
+/// A caller that has not introduced itself in so long is hung up on.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(2);
+/// Requests served at once for one connection; the next one waits unread.
+const SERVING_MAX: usize = 1024;
+/// Bytes of requests served at once for one connection, in KiB: one frame of the greatest size and then some.
+const SERVING_KIB_MAX: usize = 96 << 10;
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// How it was met.
+    pub status: Status,
+    /// What the kind says.
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// An answer of the request's kind.
+    #[must_use]
+    pub fn served(body: Bytes) -> Reply {
+        Reply { status: Status::Served, body }
+    }
+
+    /// This node does not know the kind, or cannot read the body.
+    #[must_use]
+    pub fn unsupported() -> Reply {
+        Reply { status: Status::Unsupported, body: Bytes::new() }
+    }
+}
+
+/// Whatever answers peers' requests.
+pub trait Service: Send + Sync + 'static {
+    /// Serves one request. Runs in a task of its own; ends by itself within the envelope's `remaining` time and a little.
+    fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send;
+}
+
+/// What all connections of a node share.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// This node's side of the handshake.
+    pub local: Arc<Local>,
+    /// Where differences between files are noted.
+    pub contacts: Arc<Contacts>,
+    /// Every request that is being served.
+    pub tasks: TaskTracker,
+    /// Ends every connection: no new request is read.
+    pub stop: CancellationToken,
+}
+
+impl Listener {
+    /// Serves one upgraded stream until it ends, fails, or the node stops.
+    pub async fn serve<IO, S>(&self, io: IO, service: Arc<S>)
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: Service,
+    {
+        let mut framed = Framed::new(io, cutter());
+        let Ok(Some(hello)) = timeout(HANDSHAKE_WAIT, read_hello(&mut framed)).await else {
+            debug!("a connection did not introduce itself as a peer");
+            return;
+        };
+        match self.local.answer(&hello) {
+            Err(refusal) => {
+                warn!(peer = %hello.from, detail = refusal.detail, "refused a peer");
+                let _ = framed.send(Frame::Refuse(refusal).encode().head.slice(4..)).await; // it may have hung up
+            }
+            Ok(welcome) => {
+                self.contacts.note_addresses(&hello.from, self.local.addresses, hello.addresses);
+                if framed.send(Frame::Welcome(welcome).encode().head.slice(4..)).await.is_ok() {
+                    self.serve_requests(framed, service).await;
+                }
+            }
+        }
+    }
+
+    async fn serve_requests<IO, S>(&self, framed: Framed<IO, LengthDelimitedCodec>, service: Arc<S>)
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: Service,
+    {
+        let parts = framed.into_parts();
+        let (read, write) = tokio::io::split(parts.io);
+        let mut frames = FramedRead::new(read, parts.codec);
+        *frames.read_buffer_mut() = parts.read_buf;
+        let (answers, outgoing) = mpsc::channel(WRITE_QUEUE_FRAMES);
+        let broken = CancellationToken::new();
+        let writing = {
+            let broken = broken.clone();
+            async move {
+                let _ = write_frames(write, outgoing).await; // ends when the last answer is written, or the peer is gone
+                broken.cancel();
+            }
+        };
+        self.tasks.spawn(writing);
+        let slots = Arc::new(Semaphore::new(SERVING_MAX));
+        let room = Arc::new(Semaphore::new(SERVING_KIB_MAX));
+        loop {
+            let next = tokio::select! {
+                next = frames.next() => next,
+                () = broken.cancelled() => None,
+                () = self.stop.cancelled() => None,
+            };
+            let Some(Ok(bytes)) = next else { return };
+            let kib = u32::try_from(bytes.len() / 1024 + 1).unwrap_or(u32::MAX);
+            let Ok(Frame::Request { id, request }) = Frame::decode(bytes.freeze()) else {
+                warn!("a peer broke the protocol; its connection is closed");
+                return;
+            };
+            let permits = tokio::select! {
+                permits = async { (Arc::clone(&slots).acquire_owned().await, Arc::clone(&room).acquire_many_owned(kib).await) } => permits,
+                () = broken.cancelled() => return,
+            };
+            let (service, answers, local) = (Arc::clone(&service), answers.clone(), Arc::clone(&self.local));
+            self.tasks.spawn(async move {
+                let _permits = permits;
+                let reply = match local.meet(&request.envelope.from, request.envelope.cluster) {
+                    Ok(()) => service.handle(request).await,
+                    Err(refusal) => Reply { status: Status::Refused(refusal), body: Bytes::new() },
+                };
+                let frame = Frame::Response { id, status: reply.status, body: reply.body }.encode();
+                let _ = answers.send(Outgoing { frame, watched: None }).await; // the peer may be gone
+            });
+        }
+    }
+}
+
+async fn read_hello<IO: AsyncRead + AsyncWrite + Unpin>(
+    framed: &mut Framed<IO, LengthDelimitedCodec>,
+) -> Option<Hello> {
+    match Frame::decode(framed.next().await?.ok()?.freeze()) {
+        Ok(Frame::Hello(hello)) => Some(hello),
+        Ok(_) | Err(_) => None,
+    }
+}

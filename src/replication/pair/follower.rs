@@ -1,0 +1,222 @@
+//! What a replica makes of its leader's answers, and how fresh its copy is. Pure.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::wire::PollAnswer;
+use crate::types::{Seq, ShardUid};
+
+/// Polls whose announced end is not applied yet; when more are waiting, later ones are not remembered, which makes the
+/// copy look older than it is, never younger.
+const PENDING_MAX: usize = 64;
+
+/// What a replica is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FollowState {
+    /// It has not reached its leader yet.
+    Starting,
+    /// It has everything that its leader had announced.
+    Streaming,
+    /// It is behind, and pulling.
+    CatchingUp,
+    /// It receives a snapshot; so many records so far.
+    Snapshot {
+        /// Records received.
+        records: u64,
+    },
+    /// It cannot reach its leader, or nobody leads.
+    Away(String),
+    /// Its leader has lost data that this copy holds (rule 13): it keeps it and waits for an operator.
+    LeaderLostData(String),
+    /// Its history left the leader's (rule 21): it keeps what it has.
+    OffHistory(String),
+    /// It cannot write what it gets.
+    Stuck(String),
+}
+
+impl FollowState {
+    /// Its name in a status.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            FollowState::Starting => "starting",
+            FollowState::Streaming => "streaming",
+            FollowState::CatchingUp => "catching-up",
+            FollowState::Snapshot { .. } => "snapshot",
+            FollowState::Away(_) => "away",
+            FollowState::LeaderLostData(_) => "leader-lost-data",
+            FollowState::OffHistory(_) => "off-history",
+            FollowState::Stuck(_) => "stuck",
+        }
+    }
+
+    /// What is wrong, if something is.
+    #[must_use]
+    pub fn problem(&self) -> Option<&str> {
+        match self {
+            FollowState::Starting | FollowState::Streaming | FollowState::CatchingUp | FollowState::Snapshot { .. } => {
+                None
+            }
+            FollowState::Away(detail)
+            | FollowState::LeaderLostData(detail)
+            | FollowState::OffHistory(detail)
+            | FollowState::Stuck(detail) => Some(detail),
+        }
+    }
+}
+
+/// What to do after an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Take the answer's entries (there may be none); first adopt this uid, if the copy has none.
+    Append {
+        /// The shard's uid by its leader.
+        adopt: Option<ShardUid>,
+    },
+    /// Throw nothing away yet, and receive a snapshot.
+    Snapshot,
+    /// Keep what is there, say so, and ask again later.
+    Stay(FollowState),
+}
+
+/// Decides what an answer means to a copy with this uid. `holds_data`: a copy that holds nothing may take any uid; one
+/// that holds data never replaces it from a leader with another (rule 13).
+#[must_use]
+pub fn step(mine: Option<ShardUid>, holds_data: bool, answer: &PollAnswer) -> Step {
+    let lost = |theirs: ShardUid| {
+        Step::Stay(FollowState::LeaderLostData(format!(
+            "the leader's file has shard uid {theirs}, this copy's data has {}: the leader was started without its data",
+            mine.map_or_else(|| "none".into(), |uid| uid.to_string())
+        )))
+    };
+    match answer {
+        PollAnswer::Entries { shard_uid, .. } | PollAnswer::Snapshot { shard_uid }
+            if holds_data && mine != Some(*shard_uid) =>
+        {
+            lost(*shard_uid)
+        }
+        PollAnswer::Entries { shard_uid, .. } => {
+            Step::Append { adopt: (mine != Some(*shard_uid)).then_some(*shard_uid) }
+        }
+        PollAnswer::Snapshot { .. } => Step::Snapshot,
+        PollAnswer::LostData { detail } => Step::Stay(FollowState::LeaderLostData(detail.clone())),
+        PollAnswer::OffHistory => Step::Stay(FollowState::OffHistory(
+            "this copy holds writes that the shard's present leader never had; it keeps them and pulls nothing".into(),
+        )),
+        PollAnswer::NotLeading { detail } | PollAnswer::NotOurs { detail } => {
+            Step::Stay(FollowState::Away(detail.clone()))
+        }
+    }
+}
+
+/// A replica's view of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follower {
+    state: FollowState,
+    had_full_copy: bool,
+    /// Sending time of the last poll whose announced end is applied (rule 24).
+    fresh_as_of: Option<Instant>,
+    /// Sending times and announced ends of later polls, oldest first.
+    pending: VecDeque<(Instant, Seq)>,
+}
+
+impl Follower {
+    /// A replica that has just opened its file. `had_full_copy`: the file holds data.
+    #[must_use]
+    pub fn new(had_full_copy: bool) -> Follower {
+        Follower { state: FollowState::Starting, had_full_copy, fresh_as_of: None, pending: VecDeque::new() }
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn state(&self) -> &FollowState {
+        &self.state
+    }
+
+    /// Enters what it is doing; returns whether that is news of another kind.
+    pub fn enter(&mut self, state: FollowState) -> bool {
+        let is_news = self.state.name() != state.name();
+        self.state = state;
+        is_news
+    }
+
+    /// Whether the copy was ever whole.
+    #[must_use]
+    pub fn had_full_copy(&self) -> bool {
+        self.had_full_copy
+    }
+
+    /// A poll sent then was answered with this end.
+    pub fn announced(&mut self, sent: Instant, end: Seq) {
+        if self.pending.len() < PENDING_MAX {
+            self.pending.push_back((sent, end));
+        }
+    }
+
+    /// Everything up to this seq is applied; returns whether that is all that was announced.
+    pub fn applied(&mut self, seq: Seq) -> bool {
+        while let Some((sent, end)) = self.pending.front().copied() {
+            if end > seq {
+                return false;
+            }
+            self.fresh_as_of = Some(sent);
+            self.pending.pop_front();
+        }
+        self.had_full_copy = true;
+        true
+    }
+
+    /// A snapshot has replaced the copy: what was announced before it says nothing about it.
+    pub fn replaced(&mut self) {
+        self.pending.clear();
+        self.had_full_copy = true;
+    }
+
+    /// Upper bound of the copy's age, by rule 24; none after a start.
+    #[must_use]
+    pub fn stale(&self, now: Instant) -> Option<Duration> {
+        self.fresh_as_of.map(|sent| now.saturating_duration_since(sent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::types::UnixMs;
+
+    fn entries(uid: u64) -> PollAnswer {
+        PollAnswer::Entries { shard_uid: ShardUid(uid), end: Seq(3), time: UnixMs(0), entries: vec![] }
+    }
+
+    #[test]
+    fn step_never_replaces_data_from_a_leader_with_another_uid() {
+        let snapshot = PollAnswer::Snapshot { shard_uid: ShardUid(6) };
+        for answer in [entries(6), snapshot.clone()] {
+            let step = step(Some(ShardUid(5)), true, &answer);
+            assert!(matches!(step, Step::Stay(FollowState::LeaderLostData(_))), "{step:?}");
+        }
+        assert_eq!(step(None, false, &entries(6)), Step::Append { adopt: Some(ShardUid(6)) });
+        assert_eq!(step(Some(ShardUid(5)), false, &entries(6)), Step::Append { adopt: Some(ShardUid(6)) });
+        assert_eq!(step(Some(ShardUid(6)), true, &entries(6)), Step::Append { adopt: None });
+        assert_eq!(step(Some(ShardUid(6)), true, &snapshot), Step::Snapshot);
+    }
+
+    #[test]
+    fn stale_is_the_age_of_the_last_poll_whose_end_is_applied() {
+        let (clock, mut follower) = (Clock::manual(), Follower::new(false));
+        assert_eq!(follower.stale(clock.now()), None);
+        follower.announced(clock.now(), Seq(10));
+        clock.advance(Duration::from_millis(50));
+        follower.announced(clock.now(), Seq(20));
+        assert!(!follower.applied(Seq(9)));
+        assert_eq!(follower.stale(clock.now()), None);
+        assert!(!follower.had_full_copy());
+        assert!(!follower.applied(Seq(12)));
+        assert_eq!(follower.stale(clock.now()), Some(Duration::from_millis(50)));
+        clock.advance(Duration::from_millis(30));
+        assert!(follower.applied(Seq(20)));
+        assert_eq!(follower.stale(clock.now()), Some(Duration::from_millis(30)));
+        assert!(follower.had_full_copy());
+    }
+}

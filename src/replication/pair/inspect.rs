@@ -1,0 +1,108 @@
+//! What a copy holds: asked by an opening leader (rule 13), by `/v1/explain`, and by people.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::Pair;
+use super::wire::{Inspect, Inspection, Lag};
+use crate::cluster::ClusterMap;
+use crate::config::Node;
+use crate::peer::{Ask, CallError, Class, Kind, Pool};
+use crate::storage::{Engine, Entries, Error};
+use crate::types::{Entry, Key, NodeName, RequestId, Seq, Space};
+
+/// Asks a node what its copy holds, and with `key` also which version of that key.
+pub async fn ask(
+    pool: &Pool,
+    map: &ClusterMap,
+    node: &Node,
+    key: Option<Key>,
+    wait: Duration,
+) -> Result<Inspection, CallError> {
+    let ask = Ask {
+        node,
+        class: Class::Request,
+        kind: Kind::Inspect,
+        shard: node.shard,
+        epoch: map.epoch_of(node.shard),
+        request_id: RequestId(rand::rng().random()),
+        body: Inspect { key }.encode(),
+        answer_wait: wait,
+        total_wait: wait,
+    };
+    Ok(Inspection::decode(pool.ask(ask).await?)?)
+}
+
+impl Pair {
+    /// Says what this copy holds, and, at a leader, how far its replicas are behind.
+    pub async fn answer_inspect(&self, inspect: Inspect) -> Result<Inspection, Error> {
+        let version = match inspect.key {
+            Some(key) => self.read(move |engine| engine.get(Space::Data, &key)).await?.map(|record| record.version),
+            None => None,
+        };
+        let cursor = self.writer.published().with_history(|history| history.cursor());
+        let lags = if self.is_leading() { self.lags().await } else { Vec::new() };
+        Ok(Inspection { shard_uid: self.uid(), cursor, version, lags })
+    }
+
+    /// How far each replica that was ever seen is behind.
+    pub async fn lags(&self) -> Vec<Lag> {
+        let seen: Vec<(NodeName, Seq)> = self.with_leader(|leader| {
+            let seen = leader.replicas().filter(|(_, replica)| replica.cursor.is_some());
+            seen.map(|(name, replica)| (name.clone(), replica.acknowledged())).collect()
+        });
+        let mut lags = Vec::new();
+        for (name, acknowledged) in seen {
+            let entries = self.writer.published().end().since(acknowledged);
+            let ms = if entries == 0 { 0 } else { self.age_after(acknowledged).await };
+            lags.push(Lag { replica: name.to_string(), entries, ms });
+        }
+        lags
+    }
+
+    /// Age of the first entry after a seq, in milliseconds by the leader's clock; of the oldest that the log holds when it
+    /// does not reach back so far.
+    async fn age_after(&self, seq: Seq) -> u64 {
+        let now = self.around.clock.unix_ms();
+        let first = self.first_entry_after(seq).await;
+        first.ok().flatten().map_or(0, |entry| now.0.saturating_sub(entry.time.0))
+    }
+
+    /// The oldest entry that some replica has not acknowledged; none at a replica, and when all have everything.
+    pub async fn oldest_unacknowledged(&self) -> Result<Option<Entry>, Error> {
+        if !self.is_leading() {
+            return Ok(None);
+        }
+        let least = self.with_leader(|leader| leader.replicas().map(|(_, replica)| replica.acknowledged()).min());
+        match least {
+            Some(least) => self.first_entry_after(least).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn first_entry_after(&self, seq: Seq) -> Result<Option<Entry>, Error> {
+        let found = self.read(move |engine| {
+            let after = seq.max(engine.stats()?.log_start);
+            engine.entries(after, 1)
+        });
+        match found.await? {
+            Entries::Found(entries) => match entries.into_iter().next() {
+                Some(bytes) => Entry::decode(bytes).map(Some).map_err(|error| Error::Corrupt(error.to_string())),
+                None => Ok(None),
+            },
+            Entries::Trimmed => Ok(None), // trimmed between the two looks: acknowledged meanwhile
+        }
+    }
+
+    /// Reads from the store away from the threads that serve requests.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Engine) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let engine = self.engine();
+        tokio::task::spawn_blocking(move || read(&*engine))
+            .await
+            .unwrap_or_else(|panic| Err(Error::Failed(format!("reading panicked: {panic}"))))
+    }
+}

@@ -1,0 +1,175 @@
+//! A leader begins to lead: it asks its copies what they hold before its first write (rule 13), draws the uids that are
+//! missing (rule 1), and stops when a replica shows that it has lost data.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join, join_all};
+use rand::RngExt;
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
+
+use super::leader::Mine;
+use super::opening::{self, Holding, Opening};
+use super::wire::Inspection;
+use super::{Duty, Pair, inspect};
+use crate::cluster::exchange;
+use crate::config::Node;
+use crate::peer::CallError;
+use crate::storage::Role;
+use crate::storage::writer::{Facts, Mode};
+use crate::types::{ClusterUid, Epoch, NodeName, ShardIndex, ShardUid};
+
+/// How long an opening leader waits for its copies (rule 13).
+const OPENING_WAIT: Duration = Duration::from_secs(2);
+/// One question of the opening; a silent node is asked again until [`OPENING_WAIT`] is over.
+const QUESTION_WAIT: Duration = Duration::from_millis(500);
+/// Between two questions to a node that refuses connections.
+const QUESTION_PAUSE: Duration = Duration::from_millis(50);
+/// A halted leader asks again in so long: its operator may have decided.
+const HALTED_PAUSE: Duration = Duration::from_secs(1);
+/// The shard whose leader draws the cluster's uid.
+const UID_SHARD: ShardIndex = ShardIndex(0);
+
+impl Pair {
+    /// Leads the shard, once nothing speaks against it, for as long as the node runs. When a replica shows later that
+    /// this leader has lost data, it stops taking writes and asks again.
+    pub async fn lead(self: Arc<Self>) {
+        let mut answers: BTreeMap<NodeName, Option<Holding>> = BTreeMap::new();
+        loop {
+            for (name, heard) in self.ask_copies().await {
+                let known = answers.entry(name).or_insert(None);
+                *known = heard.or(known.take()); // what was heard once holds until it is heard otherwise
+            }
+            match self.judge_opening(&answers) {
+                Opening::Lead { silent } => {
+                    if !self.begin_to_lead(&silent).await {
+                        return; // the store has failed: nothing changes that but a restart
+                    }
+                    self.halted.notified().await;
+                }
+                Opening::LostData(detail) => {
+                    self.halt(detail).await;
+                    sleep(HALTED_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Asks every copy what it holds, and, where the cluster's uid is to be drawn, every node for it.
+    async fn ask_copies(&self) -> Vec<(NodeName, Option<Holding>)> {
+        let copies = self.replicas().map(|node| async move {
+            let holding = ask_until_heard(|| self.ask_holding(node)).await;
+            (node.name.clone(), holding)
+        });
+        join(join_all(copies), self.look_for_cluster_uid()).await.0
+    }
+
+    /// Every other copy of the shard.
+    fn replicas(&self) -> impl Iterator<Item = &Node> {
+        self.shard.copies.iter().filter(|copy| copy.name != self.me.name)
+    }
+
+    async fn ask_holding(&self, node: &Node) -> Result<Holding, CallError> {
+        let (pool, map) = (&self.around.pool, &self.around.map);
+        let Inspection { shard_uid, cursor, .. } = inspect::ask(pool, map, node, None, QUESTION_WAIT).await?;
+        Ok(Holding { shard_uid, cursor })
+    }
+
+    /// The leader of shard 0 with a new file asks all nodes for the cluster's uid before it draws one.
+    async fn look_for_cluster_uid(&self) {
+        let (map, local, pool) = (&self.around.map, &self.around.local, &self.around.pool);
+        if self.shard.index != UID_SHARD || local.cluster().is_some() {
+            return;
+        }
+        let others = map.topology().nodes().filter(|node| node.name != local.name);
+        join_all(others.map(|node| ask_until_heard(|| exchange::ask(pool, map, local, node, QUESTION_WAIT)))).await;
+    }
+
+    fn judge_opening(&self, answers: &BTreeMap<NodeName, Option<Holding>>) -> Opening {
+        let epoch = self.epoch();
+        self.writer
+            .published()
+            .with_history(|history| opening::judge(Mine { shard_uid: self.uid(), epoch: &epoch, history }, answers))
+    }
+
+    /// The epoch in which this copy leads, or knows that another does.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        let first = || Epoch::first(self.shard.first_leader().name.clone());
+        self.around.map.epoch_of(self.shard.index).unwrap_or_else(first)
+    }
+
+    /// Opens the shard for writes; false when the store does not take even that.
+    async fn begin_to_lead(&self, silent: &[NodeName]) -> bool {
+        for name in silent {
+            warn!(shard = self.shard.name, replica = %name, "a replica is silent: leading without knowing what it holds");
+        }
+        let uid = *self.uid.write().get_or_insert_with(|| ShardUid(rand::rng().random()));
+        let local = &self.around.local;
+        if self.shard.index == UID_SHARD && local.cluster().is_none() {
+            local.adopt(ClusterUid(rand::rng().random()));
+        }
+        let epoch = self.epoch();
+        let facts = Facts {
+            shard_uid: Some(uid),
+            cluster_uid: local.cluster(),
+            epoch: Some(epoch.clone()),
+            role: Some(Role::Leader),
+        };
+        let mode = Mode::Leading { epoch: epoch.clone(), incarnation: self.incarnation };
+        match self.writer.set_mode(mode, facts).await {
+            Ok(()) => {
+                *self.duty.write() = Duty::Leading;
+                info!(shard = self.shard.name, %epoch, end = %self.writer.published().end(), "leading");
+                true
+            }
+            Err(refusal) => {
+                error!(shard = self.shard.name, %refusal, "cannot lead: the store does not take it");
+                *self.duty.write() = Duty::Halted(refusal.to_string());
+                false
+            }
+        }
+    }
+
+    /// Stops taking writes: this leader's file lacks what a copy holds.
+    async fn halt(&self, detail: String) {
+        let why = format!(
+            "this leader has lost data: {detail}. Either stop both nodes and copy the replica's file to this leader, or, to \
+             throw the replica's copy away, stop the replica and remove its file"
+        );
+        if self.duty() != Duty::Halted(why.clone()) {
+            error!(shard = self.shard.name, detail = why, "leader lost data: it takes no writes");
+        }
+        *self.duty.write() = Duty::Halted(why.clone());
+        // A refusal here means that the writer takes nothing anyway.
+        let _ = self.writer.set_mode(Mode::Closed(why), Facts::default()).await;
+    }
+
+    /// A poll has shown that this leader lost data: closes the door at once, and wakes the task that leads.
+    pub(super) fn halt_soon(&self, detail: &str) {
+        let mut duty = self.duty.write();
+        if *duty == Duty::Leading {
+            *duty = Duty::Halted(format!("this leader has lost data: {detail}"));
+            self.halted.notify_one();
+        }
+    }
+}
+
+/// Asks until there is an answer, at most [`OPENING_WAIT`].
+async fn ask_until_heard<T, F, Fut>(ask: F) -> Option<T>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<T, CallError>>,
+{
+    let asking = async {
+        loop {
+            if let Ok(answer) = ask().await {
+                return answer;
+            }
+            sleep(QUESTION_PAUSE).await;
+        }
+    };
+    timeout(OPENING_WAIT, asking).await.ok()
+}

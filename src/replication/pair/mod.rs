@@ -1,0 +1,185 @@
+//! A leader and its replicas (REPLICATION.md, rules 5 to 14 and 24).
+//!
+//! ```text
+//!   replica                                     leader
+//!   follow: poll(cursor) ───────────────────▶  poll: the cursor is the acknowledgement
+//!                                               answered at once when there is news, else after 100 ms
+//!           ◀── entries after the cursor ─────
+//!   writer: one commit {log, data, cursor}
+//! ```
+//!
+//! What is decided is in pure code: [`leader`] (what a poll means, what may leave the log), [`follower`] (what an answer
+//! means, how fresh the copy is) and [`opening`] (whether a node may lead). What is done stands in [`lead`], [`polls`], [`follow`]
+//! and [`receive`], and the two meet in [`Pair`].
+
+pub mod follow;
+pub mod follower;
+pub mod inspect;
+pub mod lead;
+pub mod leader;
+pub mod opening;
+pub mod polls;
+pub mod receive;
+pub mod wire;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::cluster::ClusterMap;
+use crate::config::{Node, Settings, Shard};
+use crate::peer::{Local, Pool};
+use crate::storage::writer::{Handle, Upkeep};
+use crate::storage::{Engine, Files, State};
+use crate::types::{Incarnation, Seq, ShardUid};
+
+pub use follower::{FollowState, Follower};
+pub use leader::Leader;
+
+/// What the copy is doing for its shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Duty {
+    /// It would lead, and is finding out whether it may (rule 13).
+    Starting,
+    /// It takes writes, in this incarnation.
+    Leading,
+    /// It would lead and must not: the reason, and what decides.
+    Halted(String),
+    /// It pulls from the leader.
+    Following,
+}
+
+/// What a pair needs of its node.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Who leads what.
+    pub map: Arc<ClusterMap>,
+    /// The way to other nodes.
+    pub pool: Arc<Pool>,
+    /// Who this node is to them.
+    pub local: Arc<Local>,
+    /// Time.
+    pub clock: Clock,
+    /// Limits and intervals.
+    pub settings: Arc<Settings>,
+}
+
+/// One copy of one shard, and its part in keeping the copies alike.
+#[derive(Debug)]
+pub struct Pair {
+    /// The shard.
+    pub shard: Shard,
+    /// This node.
+    pub me: Node,
+    /// The one way to change the copy.
+    pub writer: Handle,
+    around: Surroundings,
+    files: Arc<dyn Files>,
+    duty: RwLock<Duty>,
+    /// The shard's uid, once drawn or learnt (rule 1).
+    uid: RwLock<Option<ShardUid>>,
+    incarnation: Incarnation,
+    leader: Arc<Mutex<Leader>>,
+    follower: Mutex<Follower>,
+    /// Wakes the task that leads: a replica has shown that this leader lost data.
+    halted: Notify,
+}
+
+impl Pair {
+    /// A copy as its file was opened; it does nothing until [`Pair::lead`] or [`Pair::follow`] runs. `leader` is shared
+    /// with the writer's upkeep ([`upkeep_source`]).
+    #[must_use]
+    pub fn new(
+        shard: Shard,
+        me: Node,
+        writer: Handle,
+        state: &State,
+        leader: Arc<Mutex<Leader>>,
+        files: Arc<dyn Files>,
+        incarnation: Incarnation,
+        around: Surroundings,
+    ) -> Pair {
+        let leads = around.map.leader_of(&shard).name == me.name;
+        let follower = Follower::new(state.history.end() > Seq::ZERO);
+        Pair {
+            shard,
+            me,
+            writer,
+            around,
+            files,
+            duty: RwLock::new(if leads { Duty::Starting } else { Duty::Following }),
+            uid: RwLock::new(state.shard_uid),
+            incarnation,
+            leader,
+            follower: Mutex::new(follower),
+            halted: Notify::new(),
+        }
+    }
+
+    /// What the copy is doing.
+    #[must_use]
+    pub fn duty(&self) -> Duty {
+        self.duty.read().clone()
+    }
+
+    /// Whether it takes writes and answers for the shard.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        *self.duty.read() == Duty::Leading
+    }
+
+    /// The store that serves.
+    #[must_use]
+    pub fn engine(&self) -> Arc<dyn Engine> {
+        self.writer.published().engine()
+    }
+
+    /// The shard's uid, once known.
+    #[must_use]
+    pub fn uid(&self) -> Option<ShardUid> {
+        *self.uid.read()
+    }
+
+    /// Looks at the replicas, as their leader sees them.
+    pub fn with_leader<T>(&self, look: impl FnOnce(&mut Leader) -> T) -> T {
+        look(&mut self.leader.lock())
+    }
+
+    /// What the copy does as a replica, and whether it ever was whole.
+    #[must_use]
+    pub fn follow_state(&self) -> FollowState {
+        self.follower.lock().state().clone()
+    }
+
+    /// Whether the copy was ever whole: until then it serves nothing.
+    #[must_use]
+    pub fn had_full_copy(&self) -> bool {
+        self.follower.lock().had_full_copy()
+    }
+
+    /// Upper bound of the copy's age (rule 24): zero at a leader, none when it cannot be bounded.
+    #[must_use]
+    pub fn stale(&self, now: Instant) -> Option<Duration> {
+        if self.is_leading() { Some(Duration::ZERO) } else { self.follower.lock().stale(now) }
+    }
+}
+
+/// The upkeep that a copy's writer asks for: acknowledgements to write down, and what may leave the log.
+pub fn upkeep_source(
+    leader: Arc<Mutex<Leader>>,
+    settings: Arc<Settings>,
+    clock: Clock,
+) -> impl FnMut(&dyn Engine, Seq) -> Upkeep + Send {
+    let bounds = leader::Bounds {
+        retain_bytes: settings.log_retain_bytes,
+        queue_bytes_max: settings.queue_bytes_max,
+        queue_entries_max: settings.queue_entries_max,
+    };
+    move |engine, end| match engine.stats() {
+        Ok(stats) => leader.lock().upkeep(&stats, bounds, end, clock.now()),
+        Err(_) => Upkeep::default(), // the commit that follows says what is wrong
+    }
+}

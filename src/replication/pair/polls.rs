@@ -1,0 +1,143 @@
+//! A leader answers: polls with entries, and snapshots chunk by chunk.
+//!
+//! A poll at the end of the log waits for news, at most the poll interval, and is answered the moment a commit publishes
+//! some: so a replica's lag is a round trip, not a poll interval.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::leader::{Mine, PollFacts, Verdict};
+use super::wire::{ANSWER_BYTES, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
+use super::{Duty, Pair};
+use crate::storage::{Chunk, Entries};
+use crate::types::{NodeName, Seq, ShardUid, Space};
+
+/// Bytes of records in one answer of a snapshot.
+const CHUNK_BYTES: usize = 1 << 20;
+
+impl Pair {
+    /// Answers a replica's poll, after at most the poll interval or what the replica still waits.
+    pub async fn answer_poll(&self, from: &NodeName, poll: &Poll, remaining: Duration) -> PollAnswer {
+        let mut news = self.writer.published().subscribe();
+        let wait = self.around.settings.poll_interval.min(remaining);
+        let give_up = self.around.clock.now() + wait;
+        loop {
+            news.mark_unchanged();
+            let (uid, verdict) = match self.judge_poll(from, poll) {
+                Ok(judged) => judged,
+                Err(answer) => return answer,
+            };
+            let Verdict::After(after) = verdict else { return self.refuse_poll(verdict) };
+            let left = give_up.saturating_duration_since(self.around.clock.now());
+            if after < self.writer.published().end() || left.is_zero() {
+                return self.entries_after(uid, after).await;
+            }
+            let _ = timeout(left, news.changed()).await; // either way, look again
+        }
+    }
+
+    /// What a poll comes to, or why this node does not answer polls.
+    fn judge_poll(&self, from: &NodeName, poll: &Poll) -> Result<(ShardUid, Verdict), PollAnswer> {
+        let uid = match (self.duty(), self.uid()) {
+            (Duty::Leading, Some(uid)) => uid,
+            (Duty::Halted(detail), _) => return Err(PollAnswer::LostData { detail }),
+            (duty, _) => {
+                return Err(PollAnswer::NotLeading {
+                    detail: format!("node {} does not lead shard {} now ({duty:?})", self.me.name, self.shard.name),
+                });
+            }
+        };
+        let published = self.writer.published();
+        if published.is_failed() {
+            return Err(PollAnswer::NotLeading {
+                detail: format!("the store of node {} has failed; restart that node", self.me.name),
+            });
+        }
+        let epoch = self.epoch();
+        let facts = PollFacts { from, shard_uid: poll.shard_uid, cursor: poll.cursor.as_ref() };
+        let verdict = published.with_history(|history| {
+            let mine = Mine { shard_uid: Some(uid), epoch: &epoch, history };
+            self.leader.lock().poll(facts, mine, self.around.clock.now())
+        });
+        Ok((uid, verdict))
+    }
+
+    fn refuse_poll(&self, verdict: Verdict) -> PollAnswer {
+        match verdict {
+            Verdict::After(_) => unreachable!("such a poll is answered with entries"),
+            Verdict::OffHistory => PollAnswer::OffHistory,
+            Verdict::LostData(detail) => {
+                self.halt_soon(&detail);
+                PollAnswer::LostData { detail }
+            }
+            Verdict::NotOurs => PollAnswer::NotOurs {
+                detail: format!(
+                    "the sharding.toml of node {} names no such replica of {}",
+                    self.me.name, self.shard.name
+                ),
+            },
+        }
+    }
+
+    async fn entries_after(&self, uid: ShardUid, after: Seq) -> PollAnswer {
+        let end = self.writer.published().end();
+        match self.read(move |engine| engine.entries(after, ANSWER_BYTES)).await {
+            Ok(Entries::Found(entries)) => {
+                PollAnswer::Entries { shard_uid: uid, end, time: self.around.clock.unix_ms(), entries }
+            }
+            Ok(Entries::Trimmed) => PollAnswer::Snapshot { shard_uid: uid },
+            Err(error) => PollAnswer::NotLeading { detail: error.to_string() },
+        }
+    }
+
+    /// Begins a snapshot for a replica: from here on the log is kept for it.
+    pub fn begin_snapshot(&self, from: &NodeName) -> SnapshotAnswer {
+        let (Duty::Leading, Some(shard_uid)) = (self.duty(), self.uid()) else {
+            return ended("this node does not lead the shard");
+        };
+        let id: u64 = rand::rng().random();
+        let now = self.around.clock.now();
+        // The pin and the end belong together: an entry between them would be missing from the copy.
+        let history = self
+            .writer
+            .published()
+            .with_history(|history| self.leader.lock().pin(from, id, history.end(), now).then(|| history.clone()));
+        let Some(history) = history else { return ended("other replicas are receiving snapshots; ask again") };
+        info!(shard = self.shard.name, replica = %from, from = %history.end(), "giving a snapshot");
+        SnapshotAnswer::Began { id, shard_uid, history }
+    }
+
+    /// The next records of a snapshot.
+    pub async fn snapshot_chunk(&self, from: &NodeName, next: NextChunk) -> SnapshotAnswer {
+        if !self.touch_snapshot(from, next.id) {
+            return ended("this snapshot has ended; begin again");
+        }
+        match self.read(move |engine| engine.chunk(Space::Data, next.after.as_ref(), CHUNK_BYTES)).await {
+            Ok(Chunk { records, at, last }) => SnapshotAnswer::Records { records, at, last },
+            Err(error) => ended(&error.to_string()),
+        }
+    }
+
+    /// Entries that a snapshot needs to become a prefix.
+    pub async fn snapshot_log(&self, from: &NodeName, next: NextLog) -> SnapshotAnswer {
+        if !self.touch_snapshot(from, next.id) {
+            return ended("this snapshot has ended; begin again");
+        }
+        match self.read(move |engine| engine.entries(next.after, ANSWER_BYTES)).await {
+            Ok(Entries::Found(entries)) => SnapshotAnswer::Log { entries },
+            Ok(Entries::Trimmed) => ended("the log was trimmed under the snapshot"),
+            Err(error) => ended(&error.to_string()),
+        }
+    }
+
+    fn touch_snapshot(&self, from: &NodeName, id: u64) -> bool {
+        self.is_leading() && self.leader.lock().touch_pin(from, id, self.around.clock.now())
+    }
+}
+
+fn ended(detail: &str) -> SnapshotAnswer {
+    SnapshotAnswer::Ended { detail: detail.to_owned() }
+}

@@ -1,0 +1,168 @@
+//! A replica receives a snapshot (rule 14).
+//!
+//! ```text
+//!   begin ─▶ the leader keeps its log from S0      FILE goes on serving
+//!   chunks ─▶ FILE.incoming                         (each chunk read at some seq; the last at S1)
+//!   log from S0 until past S1 ─▶ applied only where newer than the record
+//!   complete ─▶ rename FILE.incoming → FILE, sync the directory, serve from it
+//! ```
+//!
+//! Until the rename, nothing of what is here is lost by an interruption: the incoming file is begun anew the next time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tracing::info;
+
+use super::Pair;
+use super::follow::{decode_entries, stuck, unreadable};
+use super::follower::FollowState;
+use super::wire::{NextChunk, NextLog, SnapshotAnswer};
+use crate::peer::{CallError, Class, Kind};
+use crate::storage::{ApplyRule, Batch, Engine, Error, Role};
+use crate::types::{History, Key, Seq, ShardUid, Space};
+
+/// A leader that has not answered a request of a snapshot in so long is away.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// A snapshot that the leader has begun to give.
+struct Incoming {
+    id: u64,
+    shard_uid: ShardUid,
+    /// Where its log begins: S0.
+    history: History,
+    engine: Arc<dyn Engine>,
+}
+
+impl Pair {
+    /// Receives a snapshot and lets it take this copy's place.
+    pub(super) async fn receive_snapshot(&self) -> Result<(), FollowState> {
+        self.enter(FollowState::Snapshot { records: 0 });
+        let incoming = self.begin_incoming().await?;
+        let passed = self.receive_records(&incoming).await?;
+        self.receive_log(&incoming, passed).await?;
+        self.complete(incoming).await
+    }
+
+    async fn begin_incoming(&self) -> Result<Incoming, FollowState> {
+        match self.ask_snapshot(Kind::SnapshotBegin, Bytes::new()).await? {
+            SnapshotAnswer::Began { id, shard_uid, history } => {
+                self.check_uid(shard_uid)?;
+                let files = Arc::clone(&self.files);
+                let engine = blocking(move || files.create_incoming()).await?;
+                Ok(Incoming { id, shard_uid, history, engine })
+            }
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// A copy that holds data never replaces it with another shard's (rule 13).
+    fn check_uid(&self, theirs: ShardUid) -> Result<(), FollowState> {
+        let holds_data = self.writer.published().end() > Seq::ZERO;
+        if holds_data && self.uid() != Some(theirs) {
+            return Err(FollowState::LeaderLostData(format!("the leader offers a snapshot of shard uid {theirs}")));
+        }
+        Ok(())
+    }
+
+    /// Receives all records; returns the seq that the log has to pass (S1).
+    async fn receive_records(&self, incoming: &Incoming) -> Result<Seq, FollowState> {
+        let mut after: Option<Key> = None;
+        let mut count = 0;
+        loop {
+            let body = NextChunk { id: incoming.id, after: after.clone() }.encode();
+            let (records, at, last) = match self.ask_snapshot(Kind::SnapshotChunk, body).await? {
+                SnapshotAnswer::Records { records, at, last } => (records, at, last),
+                other => return Err(unexpected(other)),
+            };
+            count += records.len() as u64;
+            after = records.last().map(|(key, _)| key.clone()).or(after);
+            let install = records.into_iter().map(|(key, record)| (Space::Data, key, record)).collect();
+            commit(incoming, Batch { install, ..Batch::default() }).await?;
+            self.enter(FollowState::Snapshot { records: count });
+            if last {
+                return Ok(at);
+            }
+        }
+    }
+
+    /// Receives the log from where the snapshot began until it is past the last chunk: only then is the copy a prefix.
+    async fn receive_log(&self, incoming: &Incoming, passed: Seq) -> Result<(), FollowState> {
+        let adopt = Batch {
+            adopt: Some(incoming.history.clone()),
+            shard_uid: Some(incoming.shard_uid),
+            cluster_uid: self.around.local.cluster(),
+            ..Batch::default()
+        };
+        commit(incoming, adopt).await?;
+        let mut end = incoming.history.end();
+        while end < passed {
+            let body = NextLog { id: incoming.id, after: end }.encode();
+            let entries = match self.ask_snapshot(Kind::SnapshotLog, body).await? {
+                SnapshotAnswer::Log { entries } => entries,
+                other => return Err(unexpected(other)),
+            };
+            let append = decode_entries(entries).map_err(|error| FollowState::Away(unreadable(error)))?;
+            let expected = end.next();
+            let Some((first, last)) = append.first().zip(append.last()) else {
+                return Err(FollowState::Away("the leader's log ends before the snapshot's last chunk".into()));
+            };
+            let follows = append.iter().zip(expected.0..).all(|(entry, seq)| entry.entry.seq == Seq(seq));
+            if !follows {
+                return Err(FollowState::Away(format!("the leader sent entry {} for {expected}", first.entry.seq)));
+            }
+            end = last.entry.seq;
+            let batch = Batch { append, apply_to: Some(end), apply_rule: ApplyRule::IfNewer, ..Batch::default() };
+            commit(incoming, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the snapshot take this copy's place.
+    async fn complete(&self, incoming: Incoming) -> Result<(), FollowState> {
+        let done =
+            Batch { incoming: Some(false), epoch: Some(self.epoch()), role: Some(Role::Replica), ..Batch::default() };
+        commit(&incoming, done).await?;
+        let files = Arc::clone(&self.files);
+        blocking(move || files.promote_incoming()).await?;
+        self.writer.swap(incoming.engine).await.map_err(|refusal| stuck(&refusal))?;
+        *self.uid.write() = Some(incoming.shard_uid);
+        self.follower.lock().replaced();
+        info!(shard = self.shard.name, end = %self.writer.published().end(), "received a snapshot");
+        Ok(())
+    }
+
+    async fn ask_snapshot(&self, kind: Kind, body: Bytes) -> Result<SnapshotAnswer, FollowState> {
+        let leader = self.around.map.leader_of(&self.shard);
+        let away = |error: CallError| FollowState::Away(format!("the snapshot broke off: {error}"));
+        let answer = self.ask_leader(leader, Class::Bulk, kind, body, ANSWER_WAIT).await.map_err(away)?;
+        SnapshotAnswer::decode(answer).map_err(|error| away(error.into()))
+    }
+}
+
+async fn commit(incoming: &Incoming, batch: Batch) -> Result<(), FollowState> {
+    let engine = Arc::clone(&incoming.engine);
+    blocking(move || engine.commit(&batch)).await
+}
+
+/// Does disk work away from the threads that serve requests.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, FollowState> {
+    let stuck = |detail: String| FollowState::Stuck(format!("the snapshot cannot be written: {detail}"));
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| stuck(error.to_string())),
+        Err(panic) => Err(stuck(panic.to_string())),
+    }
+}
+
+fn unexpected(answer: SnapshotAnswer) -> FollowState {
+    let detail = match answer {
+        SnapshotAnswer::Ended { detail } => detail,
+        SnapshotAnswer::Began { .. } | SnapshotAnswer::Records { .. } | SnapshotAnswer::Log { .. } => {
+            "the leader answered another question".into()
+        }
+    };
+    FollowState::Away(format!("the snapshot broke off: {detail}"))
+}

@@ -1,0 +1,440 @@
+//! What leader and replica say to each other: polls, inspections and snapshots, as bytes.
+//!
+//! Each message is a tag byte and its fields; entries travel as the bytes that the log holds, checksum included.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::types::codec::{self, Malformed, Reader};
+use crate::types::entry::decode_key;
+use crate::types::history::ROWS_MAX;
+use crate::types::{Cursor, History, HistoryRow, Key, Seq, ShardUid, UnixMs, Version};
+
+/// Bytes of entries in one poll answer, unless one entry is larger (rule 16).
+pub const ANSWER_BYTES: usize = 1 << 20;
+/// Most entries, or records, in one answer.
+const ITEMS_MAX: usize = 1 << 20;
+
+/// A replica's poll. Its cursor is its acknowledgement (rule 10).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poll {
+    /// The uid of the data that it holds.
+    pub shard_uid: Option<ShardUid>,
+    /// What it has durably applied.
+    pub cursor: Option<Cursor>,
+}
+
+impl Poll {
+    /// The poll as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        put_uid(&mut out, self.shard_uid);
+        put_cursor(&mut out, self.cursor.as_ref());
+        out.freeze()
+    }
+
+    /// Reads a poll.
+    pub fn decode(bytes: Bytes) -> Result<Poll, Malformed> {
+        let mut reader = Reader::new(bytes);
+        Ok(Poll { shard_uid: take_uid(&mut reader)?, cursor: take_cursor(&mut reader)? })
+    }
+}
+
+/// The answer to a poll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PollAnswer {
+    /// What comes after the cursor; nothing when nothing came in time.
+    Entries {
+        /// The shard's uid.
+        shard_uid: ShardUid,
+        /// The leader's last durable entry when it answered.
+        end: Seq,
+        /// The leader's clock (rule 27).
+        time: UnixMs,
+        /// Encoded entries, the first being cursor + 1.
+        entries: Vec<Bytes>,
+    },
+    /// The log no longer reaches back to the cursor.
+    Snapshot {
+        /// The shard's uid.
+        shard_uid: ShardUid,
+    },
+    /// The cursor is not on the leader's history, in an epoch before the leader's.
+    OffHistory,
+    /// The leader has seen by this poll that it lost data; it takes no writes.
+    LostData {
+        /// What it saw.
+        detail: String,
+    },
+    /// This node does not lead the shard now.
+    NotLeading {
+        /// Why.
+        detail: String,
+    },
+    /// The asking node is no replica of this shard in this node's file.
+    NotOurs {
+        /// What the file says.
+        detail: String,
+    },
+}
+
+impl PollAnswer {
+    /// The answer as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        match self {
+            PollAnswer::Entries { shard_uid, end, time, entries } => {
+                out.put_u8(1);
+                out.put_u64(shard_uid.0);
+                codec::put_varint(&mut out, end.0);
+                codec::put_varint(&mut out, time.0);
+                put_entries(&mut out, entries);
+            }
+            PollAnswer::Snapshot { shard_uid } => {
+                out.put_u8(2);
+                out.put_u64(shard_uid.0);
+            }
+            PollAnswer::OffHistory => out.put_u8(3),
+            PollAnswer::LostData { detail } => put_text(&mut out, 4, detail),
+            PollAnswer::NotLeading { detail } => put_text(&mut out, 5, detail),
+            PollAnswer::NotOurs { detail } => put_text(&mut out, 6, detail),
+        }
+        out.freeze()
+    }
+
+    /// Reads an answer.
+    pub fn decode(bytes: Bytes) -> Result<PollAnswer, Malformed> {
+        let mut reader = Reader::new(bytes);
+        Ok(match reader.u8()? {
+            1 => PollAnswer::Entries {
+                shard_uid: ShardUid(reader.u64()?),
+                end: Seq(reader.varint()?),
+                time: UnixMs(reader.varint()?),
+                entries: reader.list(ITEMS_MAX, Reader::bytes)?,
+            },
+            2 => PollAnswer::Snapshot { shard_uid: ShardUid(reader.u64()?) },
+            3 => PollAnswer::OffHistory,
+            4 => PollAnswer::LostData { detail: reader.string()? },
+            5 => PollAnswer::NotLeading { detail: reader.string()? },
+            6 => PollAnswer::NotOurs { detail: reader.string()? },
+            _ => return Err(Malformed("a poll answer of a newer program")),
+        })
+    }
+}
+
+/// Asks a copy what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspect {
+    /// Also the version of this key.
+    pub key: Option<Key>,
+}
+
+impl Inspect {
+    /// The question as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        put_key(&mut out, self.key.as_ref());
+        out.freeze()
+    }
+
+    /// Reads a question.
+    pub fn decode(bytes: Bytes) -> Result<Inspect, Malformed> {
+        Ok(Inspect { key: take_key(&mut Reader::new(bytes))? })
+    }
+}
+
+/// What a copy holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// The uid of its data.
+    pub shard_uid: Option<ShardUid>,
+    /// What it has durably applied.
+    pub cursor: Option<Cursor>,
+    /// The version of the key that was asked for; none when it holds none.
+    pub version: Option<Version>,
+    /// At a leader: its replicas' lag.
+    pub lags: Vec<Lag>,
+}
+
+/// How far a replica is behind its leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lag {
+    /// The replica's name.
+    pub replica: String,
+    /// Entries that it lacks.
+    pub entries: u64,
+    /// Age of the oldest of them, in milliseconds.
+    pub ms: u64,
+}
+
+impl Inspection {
+    /// The answer as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        put_uid(&mut out, self.shard_uid);
+        put_cursor(&mut out, self.cursor.as_ref());
+        codec::put_option(&mut out, self.version.as_ref(), |out, version| version.encode(out));
+        codec::put_varint(&mut out, self.lags.len() as u64);
+        for lag in &self.lags {
+            codec::put_bytes(&mut out, lag.replica.as_bytes());
+            codec::put_varint(&mut out, lag.entries);
+            codec::put_varint(&mut out, lag.ms);
+        }
+        out.freeze()
+    }
+
+    /// Reads an answer.
+    pub fn decode(bytes: Bytes) -> Result<Inspection, Malformed> {
+        let mut reader = Reader::new(bytes);
+        Ok(Inspection {
+            shard_uid: take_uid(&mut reader)?,
+            cursor: take_cursor(&mut reader)?,
+            version: reader.option(Version::decode)?,
+            lags: reader.list(ITEMS_MAX, |reader| {
+                Ok(Lag { replica: reader.string()?, entries: reader.varint()?, ms: reader.varint()? })
+            })?,
+        })
+    }
+}
+
+/// Asks for the next part of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextChunk {
+    /// The snapshot.
+    pub id: u64,
+    /// The last key received; none at the beginning.
+    pub after: Option<Key>,
+}
+
+impl NextChunk {
+    /// The question as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u64(self.id);
+        put_key(&mut out, self.after.as_ref());
+        out.freeze()
+    }
+
+    /// Reads a question.
+    pub fn decode(bytes: Bytes) -> Result<NextChunk, Malformed> {
+        let mut reader = Reader::new(bytes);
+        Ok(NextChunk { id: reader.u64()?, after: take_key(&mut reader)? })
+    }
+}
+
+/// Asks for entries that a snapshot needs to become a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextLog {
+    /// The snapshot.
+    pub id: u64,
+    /// The last entry received.
+    pub after: Seq,
+}
+
+impl NextLog {
+    /// The question as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u64(self.id);
+        codec::put_varint(&mut out, self.after.0);
+        out.freeze()
+    }
+
+    /// Reads a question.
+    pub fn decode(bytes: Bytes) -> Result<NextLog, Malformed> {
+        let mut reader = Reader::new(bytes);
+        Ok(NextLog { id: reader.u64()?, after: Seq(reader.varint()?) })
+    }
+}
+
+/// The answer to a snapshot's requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotAnswer {
+    /// A snapshot begins: its log is kept from the end of this history.
+    Began {
+        /// Names the snapshot.
+        id: u64,
+        /// The shard's uid.
+        shard_uid: ShardUid,
+        /// Where the snapshot's log begins.
+        history: History,
+    },
+    /// Records, in key order.
+    Records {
+        /// Keys and encoded records.
+        records: Vec<(Key, Bytes)>,
+        /// What was applied when they were read.
+        at: Seq,
+        /// No more follow.
+        last: bool,
+    },
+    /// Entries, the first being the next after the one asked for.
+    Log {
+        /// Encoded entries.
+        entries: Vec<Bytes>,
+    },
+    /// Not now, or not any more.
+    Ended {
+        /// Why.
+        detail: String,
+    },
+}
+
+impl SnapshotAnswer {
+    /// The answer as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        match self {
+            SnapshotAnswer::Began { id, shard_uid, history } => {
+                out.put_u8(1);
+                out.put_u64(*id);
+                out.put_u64(shard_uid.0);
+                codec::put_varint(&mut out, history.end().0);
+                codec::put_varint(&mut out, history.rows().len() as u64);
+                history.rows().iter().for_each(|row| row.encode(&mut out));
+            }
+            SnapshotAnswer::Records { records, at, last } => {
+                out.put_u8(2);
+                codec::put_varint(&mut out, at.0);
+                out.put_u8(u8::from(*last));
+                codec::put_varint(&mut out, records.len() as u64);
+                for (key, record) in records {
+                    codec::put_bytes(&mut out, key.as_bytes());
+                    codec::put_bytes(&mut out, record);
+                }
+            }
+            SnapshotAnswer::Log { entries } => {
+                out.put_u8(3);
+                put_entries(&mut out, entries);
+            }
+            SnapshotAnswer::Ended { detail } => put_text(&mut out, 4, detail),
+        }
+        out.freeze()
+    }
+
+    /// Reads an answer.
+    pub fn decode(bytes: Bytes) -> Result<SnapshotAnswer, Malformed> {
+        let mut reader = Reader::new(bytes);
+        Ok(match reader.u8()? {
+            1 => {
+                let (id, shard_uid) = (reader.u64()?, ShardUid(reader.u64()?));
+                let end = Seq(reader.varint()?);
+                let rows = reader.list(ROWS_MAX, HistoryRow::decode)?;
+                SnapshotAnswer::Began { id, shard_uid, history: History::new(rows, end)? }
+            }
+            2 => {
+                let (at, last) = (Seq(reader.varint()?), reader.bool()?);
+                let records = reader.list(ITEMS_MAX, |reader| Ok((decode_key(reader)?, reader.bytes()?)))?;
+                SnapshotAnswer::Records { records, at, last }
+            }
+            3 => SnapshotAnswer::Log { entries: reader.list(ITEMS_MAX, Reader::bytes)? },
+            4 => SnapshotAnswer::Ended { detail: reader.string()? },
+            _ => return Err(Malformed("a snapshot answer of a newer program")),
+        })
+    }
+}
+
+fn put_entries(out: &mut BytesMut, entries: &[Bytes]) {
+    codec::put_varint(out, entries.len() as u64);
+    entries.iter().for_each(|entry| codec::put_bytes(out, entry));
+}
+
+fn put_text(out: &mut BytesMut, tag: u8, text: &str) {
+    out.put_u8(tag);
+    codec::put_bytes(out, text.as_bytes());
+}
+
+fn put_uid(out: &mut BytesMut, uid: Option<ShardUid>) {
+    codec::put_option(out, uid.as_ref(), |out, uid| out.put_u64(uid.0));
+}
+
+fn take_uid(reader: &mut Reader) -> Result<Option<ShardUid>, Malformed> {
+    Ok(reader.option(Reader::u64)?.map(ShardUid))
+}
+
+fn put_cursor(out: &mut BytesMut, cursor: Option<&Cursor>) {
+    codec::put_option(out, cursor, |out, cursor| cursor.encode(out));
+}
+
+fn take_cursor(reader: &mut Reader) -> Result<Option<Cursor>, Malformed> {
+    reader.option(Cursor::decode)
+}
+
+fn put_key(out: &mut BytesMut, key: Option<&Key>) {
+    codec::put_option(out, key, |out, key| codec::put_bytes(out, key.as_bytes()));
+}
+
+fn take_key(reader: &mut Reader) -> Result<Option<Key>, Malformed> {
+    reader.option(decode_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Epoch, Incarnation, NodeName};
+
+    fn cursor() -> Cursor {
+        Cursor { epoch: Epoch::first(NodeName::new("A/0")), incarnation: Incarnation(1), seq: Seq(300) }
+    }
+
+    /// Two program versions meet on the wire: these bytes change only together with the protocol version.
+    #[test]
+    fn poll_and_its_answer_have_their_golden_bytes() {
+        let poll = Poll { shard_uid: Some(ShardUid(5)), cursor: Some(cursor()) };
+        let golden = b"\x01\0\0\0\0\0\0\0\x05\x01\x01\x03A/0\0\0\0\0\0\0\0\x01\xac\x02";
+        assert_eq!(poll.encode().escape_ascii().to_string(), golden.escape_ascii().to_string());
+        let answer = PollAnswer::Entries {
+            shard_uid: ShardUid(5),
+            end: Seq(301),
+            time: UnixMs(1000),
+            entries: vec![Bytes::from_static(b"entry")],
+        };
+        let golden = b"\x01\0\0\0\0\0\0\0\x05\xad\x02\xe8\x07\x01\x05entry";
+        assert_eq!(answer.encode().escape_ascii().to_string(), golden.escape_ascii().to_string());
+    }
+
+    #[test]
+    fn every_message_comes_back_from_its_bytes() {
+        for poll in
+            [Poll { shard_uid: None, cursor: None }, Poll { shard_uid: Some(ShardUid(1)), cursor: Some(cursor()) }]
+        {
+            assert_eq!(Poll::decode(poll.encode()), Ok(poll));
+        }
+        let detail = || "why".to_owned();
+        for answer in [
+            PollAnswer::Snapshot { shard_uid: ShardUid(5) },
+            PollAnswer::OffHistory,
+            PollAnswer::LostData { detail: detail() },
+            PollAnswer::NotLeading { detail: detail() },
+            PollAnswer::NotOurs { detail: detail() },
+        ] {
+            assert_eq!(PollAnswer::decode(answer.encode()), Ok(answer));
+        }
+        let key = Key::new(&b"\x00\xff"[..], 10).unwrap();
+        let row = HistoryRow { epoch: cursor().epoch, incarnation: Incarnation(1), first: Seq(1) };
+        for answer in [
+            SnapshotAnswer::Began { id: 1, shard_uid: ShardUid(5), history: History::new(vec![row], Seq(9)).unwrap() },
+            SnapshotAnswer::Records { records: vec![(key.clone(), Bytes::from_static(b"r"))], at: Seq(9), last: true },
+            SnapshotAnswer::Log { entries: vec![Bytes::from_static(b"e")] },
+            SnapshotAnswer::Ended { detail: detail() },
+        ] {
+            assert_eq!(SnapshotAnswer::decode(answer.encode()), Ok(answer));
+        }
+        let chunk = NextChunk { id: 3, after: Some(key.clone()) };
+        assert_eq!(NextChunk::decode(chunk.encode()), Ok(chunk));
+        let log = NextLog { id: 3, after: Seq(4) };
+        assert_eq!(NextLog::decode(log.encode()), Ok(log));
+        let inspect = Inspect { key: Some(key) };
+        assert_eq!(Inspect::decode(inspect.encode()), Ok(inspect));
+        let version = Version::Log { epoch: 1, seq: Seq(2), incarnation: Incarnation(3) };
+        let lags = vec![Lag { replica: "A/1".into(), entries: 4, ms: 5 }];
+        let inspection = Inspection { shard_uid: None, cursor: Some(cursor()), version: Some(version), lags };
+        assert_eq!(Inspection::decode(inspection.encode()), Ok(inspection));
+    }
+}

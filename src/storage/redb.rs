@@ -1,0 +1,260 @@
+//! The engine that serves: one redb file per shard copy, one write transaction per batch, one fsync per transaction.
+//!
+//! redb gives the transaction: copy-on-write pages and a header that flips when all of them are durable, so readers see
+//! the last durable batch and never wait for the writer. What a copy knows of itself (positions, history, cursors) is
+//! also kept in memory, and moves forward only after the transaction that says so is durable.
+//!
+//! After an error the outcome of a batch is unknown, and redb answers nothing any more: the engine says
+//! [`Error::Failed`] to everything until the process opens the file again (rule 9).
+
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use ::redb::backends::FileBackend;
+use ::redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, StorageBackend};
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use super::layout::{self, DATA, LOG, decode_record, expect_end, expect_next, fault, table_of};
+use super::open::{self, OpenError, OpenFault, Options};
+use super::plan::Plan;
+use super::{Batch, Chunk, Engine, Entries, Error, Identity, State, Stats, transaction};
+use crate::types::{Key, Record, Seq, Space};
+
+/// A shard copy in a redb file.
+pub struct RedbEngine {
+    db: Database,
+    /// The same open file, for its sizes; none on a backend. Not the path: a snapshot's file is renamed while it is open.
+    file: Option<File>,
+    /// As of the last durable batch.
+    state: RwLock<State>,
+    /// Batches are committed one after the other.
+    writer: Mutex<()>,
+    /// The first error; set once, and final.
+    failure: OnceLock<String>,
+}
+
+/// What is expected of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    /// Nothing: it is written now, to receive a snapshot or to serve.
+    New { incoming: bool },
+    /// A copy that serves.
+    Serving,
+    /// Whatever is there, and nothing is fine.
+    Any,
+}
+
+impl RedbEngine {
+    /// Opens the serving file at `path`, or creates it with its directory. Recovers by itself from a crash.
+    pub fn open(path: &Path, identity: &Identity, options: Options) -> Result<RedbEngine, OpenError> {
+        RedbEngine::open_or_create(path, identity, options).map_err(|fault| OpenError { file: path.to_owned(), fault })
+    }
+
+    fn open_or_create(path: &Path, identity: &Identity, options: Options) -> Result<RedbEngine, OpenFault> {
+        open::prepare_directory(path)?;
+        if let Some(file) = open::open_existing(path)? {
+            open::drop_cached_pages(&file);
+            return RedbEngine::on_file(file, identity, options, Contents::Serving);
+        }
+        let new_path = open::new_path(path);
+        let file = open::open_empty(&new_path)?;
+        if path.exists() {
+            return Err(OpenFault::Held); // another process created it between our two looks
+        }
+        let engine = RedbEngine::on_file(file, identity, options, Contents::New { incoming: false })?;
+        open::replace(&new_path, path).map_err(|error| error.fault)?;
+        Ok(engine)
+    }
+
+    /// Makes a fresh file at `path` to receive a snapshot into, in the place of one that was left over. When it is
+    /// complete, [`open::replace`] gives it the serving file's name, with the engine open.
+    pub fn create_incoming(path: &Path, identity: &Identity, options: Options) -> Result<RedbEngine, OpenError> {
+        open::prepare_directory(path)
+            .and_then(|()| open::open_empty(path))
+            .and_then(|file| RedbEngine::on_file(file, identity, options, Contents::New { incoming: true }))
+            .map_err(|fault| OpenError { file: path.to_owned(), fault })
+    }
+
+    /// Opens what a backend holds, or writes a new copy to an empty one: the seam for simulated disks. Creation is not
+    /// atomic here: a crash in it may leave a backend that does not open.
+    pub fn on_backend(
+        backend: impl StorageBackend,
+        identity: &Identity,
+        options: Options,
+    ) -> Result<RedbEngine, OpenError> {
+        RedbEngine::start(backend, None, identity, options, Contents::Any)
+            .map_err(|fault| OpenError { file: "(backend)".into(), fault })
+    }
+
+    fn on_file(file: File, identity: &Identity, options: Options, what: Contents) -> Result<RedbEngine, OpenFault> {
+        let same = file.try_clone().map_err(|error| OpenFault::Disk(error.to_string()))?;
+        RedbEngine::start(FileBackend::new(file)?, Some(same), identity, options, what)
+    }
+
+    fn start(
+        backend: impl StorageBackend,
+        file: Option<File>,
+        identity: &Identity,
+        options: Options,
+        what: Contents,
+    ) -> Result<RedbEngine, OpenFault> {
+        let repaired = Arc::new(AtomicBool::new(false));
+        let repairing = Arc::clone(&repaired);
+        let db = Database::builder()
+            .set_cache_size(options.cache_bytes)
+            .set_repair_callback(move |_| repairing.store(true, Ordering::Relaxed))
+            .create_with_backend(backend)?;
+        match what {
+            Contents::New { incoming } => create_tables(&db, identity, incoming)?,
+            Contents::Any if has_no_tables(&db)? => create_tables(&db, identity, false)?,
+            Contents::Any | Contents::Serving => {}
+        }
+        let txn = db.begin_read().map_err(fault)?;
+        layout::check_identity(&txn, identity)?;
+        let state = layout::read_state(&txn, repaired.load(Ordering::Relaxed))?;
+        if what == Contents::Serving && state.incoming {
+            return Err(OpenFault::Incoming);
+        }
+        drop(txn);
+        Ok(RedbEngine { db, file, state: RwLock::new(state), writer: Mutex::default(), failure: OnceLock::new() })
+    }
+
+    /// Refuses when an error came before.
+    fn check(&self) -> Result<(), Error> {
+        self.failure.get().map_or(Ok(()), |first| Err(Error::Failed(first.clone())))
+    }
+
+    /// From now on everything is refused.
+    fn fail(&self, error: &Error) {
+        if self.failure.set(error.to_string()).is_ok() {
+            tracing::error!(%error, "the store takes no more requests until the process restarts");
+        }
+    }
+
+    /// Does `work` in one read transaction. A disk that failed is final; damaged data is the answer to this call only.
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, Error>) -> Result<T, Error> {
+        self.check()?;
+        let result = self.db.begin_read().map_err(fault).and_then(|txn| work(&txn));
+        if let Err(error @ Error::Failed(_)) = &result {
+            self.fail(error);
+        }
+        result
+    }
+}
+
+impl Engine for RedbEngine {
+    fn get(&self, space: Space, key: &Key) -> Result<Option<Record>, Error> {
+        self.read(|txn| {
+            let table = txn.open_table(table_of(space)).map_err(fault)?;
+            let Some(bytes) = table.get(key.as_bytes()).map_err(fault)? else { return Ok(None) };
+            decode_record(key, bytes.value()).map(Some)
+        })
+    }
+
+    fn contains(&self, space: Space, key: &Key) -> Result<bool, Error> {
+        self.read(|txn| {
+            let table = txn.open_table(table_of(space)).map_err(fault)?;
+            Ok(table.get(key.as_bytes()).map_err(fault)?.is_some())
+        })
+    }
+
+    fn state(&self) -> Result<State, Error> {
+        self.check()?;
+        Ok(self.state.read().clone())
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), Error> {
+        let _one_at_a_time = self.writer.lock();
+        self.check()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let plan = Plan::new(&self.state.read(), batch);
+        let position = transaction::write(&self.db, batch, &plan).inspect_err(|error| self.fail(error))?;
+        self.state.write().roll(batch, position);
+        Ok(())
+    }
+
+    fn entries(&self, after: Seq, bytes_max: usize) -> Result<Entries, Error> {
+        self.read(|txn| {
+            let position = layout::read_position(txn)?;
+            if after < position.log_start {
+                return Ok(Entries::Trimmed);
+            }
+            if after >= position.end {
+                return Ok(Entries::Found(Vec::new()));
+            }
+            let log = txn.open_table(LOG).map_err(fault)?;
+            let (mut found, mut size, mut last) = (Vec::new(), 0, after);
+            for row in log.range(after.next().0..).map_err(fault)? {
+                let (seq, bytes) = row.map_err(fault)?;
+                expect_next(last, Seq(seq.value()))?;
+                size += bytes.value().len();
+                if size > bytes_max && !found.is_empty() {
+                    return Ok(Entries::Found(found));
+                }
+                found.push(Bytes::copy_from_slice(bytes.value()));
+                last = last.next();
+            }
+            expect_end(last, position.end)?;
+            Ok(Entries::Found(found))
+        })
+    }
+
+    fn chunk(&self, space: Space, after: Option<&Key>, bytes_max: usize) -> Result<Chunk, Error> {
+        use std::ops::Bound;
+        self.read(|txn| {
+            let at = layout::read_position(txn)?.applied;
+            let table = txn.open_table(table_of(space)).map_err(fault)?;
+            let above = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_bytes()));
+            let (mut records, mut size) = (Vec::new(), 0);
+            for row in table.range::<&[u8]>((above, Bound::Unbounded)).map_err(fault)? {
+                let (key, bytes) = row.map_err(fault)?;
+                size += key.value().len() + bytes.value().len();
+                if size > bytes_max && !records.is_empty() {
+                    return Ok(Chunk { records, at, last: false });
+                }
+                records.push((decode_key(key.value())?, Bytes::copy_from_slice(bytes.value())));
+            }
+            Ok(Chunk { records, at, last: true })
+        })
+    }
+
+    fn stats(&self) -> Result<Stats, Error> {
+        let keys = self.read(|txn| txn.open_table(DATA).map_err(fault)?.len().map_err(fault))?;
+        let file_bytes = self.file.as_ref().map_or(Ok(0), open::file_bytes);
+        let file_bytes = file_bytes.map_err(|error| Error::Failed(error.to_string()))?;
+        let state = self.state.read();
+        Ok(Stats { keys, file_bytes, log_bytes: state.log_bytes, log_start: state.log_start })
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.file.as_ref().and_then(open::free_bytes)
+    }
+}
+
+impl fmt::Debug for RedbEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedbEngine").field("file", &self.file).field("failure", &self.failure.get()).finish()
+    }
+}
+
+fn has_no_tables(db: &Database) -> Result<bool, Error> {
+    let txn = db.begin_read().map_err(fault)?;
+    Ok(txn.list_tables().map_err(fault)?.next().is_none())
+}
+
+fn create_tables(db: &Database, identity: &Identity, incoming: bool) -> Result<(), Error> {
+    let txn = db.begin_write().map_err(fault)?;
+    layout::write_new(&txn, identity, incoming)?;
+    txn.commit().map_err(fault)
+}
+
+fn decode_key(bytes: &[u8]) -> Result<Key, Error> {
+    Key::new(Bytes::copy_from_slice(bytes), crate::types::key::KEY_BYTES_CEILING)
+        .map_err(|what| Error::Corrupt(format!("table `data`: {what}")))
+}

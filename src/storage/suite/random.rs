@@ -1,0 +1,144 @@
+//! Random batches on the engine in memory and on redb: after each batch, and after a reopening, both say the same.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::{InMemory, OnBackend, Scribe, Subject, delete, epoch, key, put};
+use crate::storage::{ApplyRule, Batch, Engine, Trim};
+use crate::types::{
+    ClusterUid, Content, Cursor, Epoch, History, HistoryRow, Incarnation, NodeName, Record, Seq, ShardUid, Space,
+    Version,
+};
+
+/// What a batch shall be, in terms of where the copy stands when it comes.
+#[derive(Debug, Clone)]
+struct Wish {
+    /// Entries of so many mutations: a key of a few, and a value's length, or a delete.
+    entries: Vec<Vec<(u8, Option<usize>)>>,
+    /// How much of what is not applied is applied, in tenths.
+    apply_tenths: Option<u64>,
+    if_newer: bool,
+    install: Vec<(u8, u64)>,
+    adopt_beyond: Option<u64>,
+    cursor: Option<(u8, Option<u64>)>,
+    trim: Option<(u64, u64, usize)>,
+    reopens_leader: bool,
+    new_epoch: bool,
+    uids: Option<u64>,
+    incoming: Option<bool>,
+}
+
+fn wish() -> impl Strategy<Value = Wish> {
+    let entry = vec((0_u8..12, proptest::option::of(0_usize..300)), 0..4);
+    let rarely = |p| proptest::option::weighted(p, any::<u64>());
+    (
+        (vec(entry, 0..6), proptest::option::weighted(0.8, 0_u64..=10), proptest::bool::weighted(0.2)),
+        (vec((0_u8..12, 1_u64..60), 0..2), proptest::option::weighted(0.05, 0_u64..5)),
+        proptest::option::weighted(0.3, (0_u8..3, proptest::option::of(0_u64..50))),
+        proptest::option::weighted(0.3, (0_u64..60, 0_u64..2000, 0_usize..8)),
+        (proptest::bool::weighted(0.2), proptest::bool::weighted(0.1), rarely(0.1)),
+        proptest::option::weighted(0.05, any::<bool>()),
+    )
+        .prop_map(
+            |((entries, apply_tenths, if_newer), (install, adopt_beyond), cursor, trim, leader, incoming)| Wish {
+                entries,
+                apply_tenths,
+                if_newer,
+                install,
+                adopt_beyond,
+                cursor,
+                trim,
+                reopens_leader: leader.0,
+                new_epoch: leader.1,
+                uids: leader.2,
+                incoming,
+            },
+        )
+}
+
+/// The batch that a wish means to a copy that stands where `scribe` wrote last, with `applied` applied.
+fn batch(wish: Wish, scribe: &mut Scribe, applied: Seq) -> Batch {
+    let mut applied = applied;
+    if wish.new_epoch {
+        scribe.epoch = epoch(scribe.epoch.number + 1);
+    }
+    if wish.reopens_leader {
+        scribe.incarnation = Incarnation(scribe.incarnation.0 + 1);
+    }
+    let adopt = wish.adopt_beyond.map(|more| {
+        scribe.end = Seq(scribe.end.0 + more + 1);
+        applied = scribe.end;
+        let Scribe { epoch, incarnation, end } = scribe.clone();
+        History::new(vec![HistoryRow { epoch, incarnation, first: end }], end).unwrap()
+    });
+    let mutation = |(name, length): (u8, Option<usize>)| match length {
+        Some(length) => put(vec![b'k', name], vec![name; length]),
+        None => delete(vec![b'k', name]),
+    };
+    let entries = wish.entries.into_iter();
+    let append = entries.map(|entry| scribe.entry(entry.into_iter().map(mutation).collect())).collect();
+    let to = |tenths| Seq(applied.0 + scribe.end.since(applied) * tenths / 10);
+    let record = |seq| Record {
+        version: Version::Log { epoch: 1, seq: Seq(seq), incarnation: Incarnation(9) },
+        content: Content::of(format!("installed {seq}")),
+    };
+    let cursor = |seq| Cursor { epoch: Epoch::first(NodeName::new("x")), incarnation: Incarnation(4), seq: Seq(seq) };
+    Batch {
+        append,
+        apply_to: wish.apply_tenths.map(to),
+        apply_rule: if wish.if_newer { ApplyRule::IfNewer } else { ApplyRule::InOrder },
+        install: wish
+            .install
+            .into_iter()
+            .map(|(at, seq)| (Space::Data, key(vec![b'k', at]), record(seq).encode()))
+            .collect(),
+        adopt,
+        cursors: wish
+            .cursor
+            .into_iter()
+            .map(|(name, seq)| (NodeName::new(format!("n{name}")), seq.map(cursor)))
+            .collect(),
+        trim: wish.trim.map(|(up_to, keep_bytes, entries_max)| Trim { up_to: Seq(up_to), keep_bytes, entries_max }),
+        shard_uid: wish.uids.map(ShardUid),
+        cluster_uid: wish.uids.map(|uid| ClusterUid(!uid)),
+        epoch: wish.new_epoch.then(|| scribe.epoch.clone()),
+        role: None,
+        incoming: wish.incoming,
+    }
+}
+
+/// Everything that an engine can be asked.
+fn everything(engine: &dyn Engine) -> impl PartialEq + std::fmt::Debug + use<> {
+    let state = engine.state().unwrap();
+    let log = engine.entries(state.log_start, usize::MAX).unwrap();
+    let before_log = state.log_start.0.checked_sub(1).map(|seq| engine.entries(Seq(seq), 1).unwrap());
+    let some_log = engine.entries(state.log_start, 200).unwrap();
+    let all = engine.chunk(Space::Data, None, usize::MAX).unwrap();
+    let some = engine.chunk(Space::Data, Some(&key(vec![b'k', 4])), 300).unwrap();
+    let stats = engine.stats().unwrap();
+    (state, log, before_log, some_log, all, some, (stats.keys, stats.log_bytes))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn engines_after_random_batches_say_the_same(wishes in vec((wish(), proptest::bool::weighted(0.1)), 1..25)) {
+        let (backend, memory) = (OnBackend::default(), InMemory::default());
+        let (mut one, mut two) = (backend.open(), memory.open());
+        let mut scribe = Scribe::new();
+        for (wish, reopen) in wishes {
+            let batch = batch(wish, &mut scribe, two.state().unwrap().applied);
+            one.commit(&batch).unwrap();
+            two.commit(&batch).unwrap();
+            prop_assert_eq!(everything(&one), everything(&two));
+            if reopen {
+                let before = everything(&two);
+                drop((one, two));
+                (one, two) = (backend.open(), memory.open());
+                prop_assert_eq!(everything(&one), everything(&two));
+                prop_assert_eq!(everything(&one), before);
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Passes a request on to the node that owns its key, one hop, and brings its answer back.
+//!
+//! A write is sent once: when a byte of it has left and no answer came, the outcome is unknown and is called so (rule 22).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::call::{Answer, Call, Operation};
+use super::error::{Applied, Code, Error};
+use super::wire::{Forwarded, Reply};
+use crate::clock::Clock;
+use crate::cluster::ClusterMap;
+use crate::config::Node;
+use crate::peer::{Ask, CallError, Class, Kind, Pool, RefusalCode};
+
+/// A peer has so long to answer after the last byte was passed on (API.md, section 3).
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// Operations and answers beyond this size travel by the bulk connection.
+pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
+
+/// What forwarding needs.
+#[derive(Debug, Clone)]
+pub(super) struct Forwarder {
+    pub(super) me: Node,
+    pub(super) map: Arc<ClusterMap>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) clock: Clock,
+}
+
+impl Forwarder {
+    /// Asks one node. The answer says which hop it took.
+    pub(super) async fn forward(&self, node: &Node, shard_name: &str, call: &Call) -> Result<Answer, Error> {
+        let is_write = call.operation.is_write();
+        let body = Forwarded { operation: call.operation.clone(), consistency: call.consistency }.encode();
+        let class = if body.len() > SMALL_BYTES_MAX { Class::Bulk } else { Class::Request };
+        let mut reply = self.ask(node, class, call, body.clone()).await;
+        if let (Ok(Reply::UseBulk), Operation::Get { .. }) = (&reply, &call.operation) {
+            reply = self.ask(node, Class::Bulk, call, body).await;
+        }
+        let result = match reply {
+            Ok(Reply::Answer(mut answer)) => {
+                answer.served.forwarded = Some((self.me.address, node.address));
+                Ok(answer)
+            }
+            Ok(Reply::Error(error)) => Err(error),
+            Ok(Reply::UseBulk) => Err(Error::new(Code::Internal, format!("{} answered another question", node.name))
+                .applied(if is_write { Applied::Unknown } else { Applied::No })),
+            Err(error) => Err(describe(&error, node, is_write)),
+        };
+        result.map_err(|error| {
+            let leader = error.leader.clone().unwrap_or_else(|| node.address.to_string());
+            error.shard(shard_name).leader(leader)
+        })
+    }
+
+    async fn ask(&self, node: &Node, class: Class, call: &Call, body: bytes::Bytes) -> Result<Reply, CallError> {
+        let left = call.deadline.saturating_duration_since(self.clock.now());
+        let ask = Ask {
+            node,
+            class,
+            kind: Kind::Forward,
+            shard: node.shard,
+            epoch: self.map.epoch_of(node.shard),
+            request_id: call.request_id,
+            body,
+            answer_wait: ANSWER_WAIT,
+            total_wait: left,
+        };
+        Ok(Reply::decode(self.pool.ask(ask).await?)?)
+    }
+}
+
+/// Says what a failed call means to the client.
+fn describe(error: &CallError, node: &Node, is_write: bool) -> Error {
+    let unknown = is_write && error.may_have_happened();
+    let code = match error {
+        CallError::NotSent(_) | CallError::Lost(_) => Code::ShardUnreachable,
+        CallError::Busy(_) => Code::Overloaded,
+        CallError::TimedOut(_) => Code::Deadline,
+        CallError::Unsupported => Code::NotBuilt,
+        CallError::Garbled(_) => Code::Internal,
+        CallError::Refused(refusal) => match refusal.code {
+            RefusalCode::TopologyMismatch | RefusalCode::WrongNode => Code::TopologyMismatch,
+            RefusalCode::Stranger | RefusalCode::Version => Code::ShardUnreachable,
+        },
+    };
+    let hint = match (code, is_write, unknown) {
+        (_, _, true) => "the write may have taken effect, or may still: read the key before you write it again",
+        (Code::TopologyMismatch, _, _) => "give both nodes the same sharding.toml, and restart the one that is wrong",
+        (Code::NotBuilt, _, _) => "nothing was done: upgrade the older node",
+        (Code::Overloaded, _, _) => "nothing was done; ask again more slowly",
+        (_, true, false) => "nothing was written: check that node, then write again",
+        (_, false, false) => "check that node; a copy that may be old is served with consistency=any",
+    };
+    Error::new(code, format!("node {} at {}: {error}", node.name, node.address))
+        .applied(if unknown { Applied::Unknown } else { Applied::No })
+        .hint(hint)
+}

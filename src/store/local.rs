@@ -1,0 +1,119 @@
+//! Serves a request from this node's own copy.
+
+use super::call::{Acks, Answer, Call, Consistency, Operation, Outcome, Served};
+use super::error::{Applied, Code, Error};
+use crate::clock::{Clock, millis};
+use crate::replication::pair::{Duty, Pair};
+use crate::storage::writer::Refusal;
+use crate::storage::{self, Role};
+use crate::types::{Change, Key, Mutation, Space};
+
+/// Serves a read or a write. A write returns when it is durable, or when its time is over.
+pub(super) async fn execute(pair: &Pair, clock: &Clock, call: &Call) -> Result<Answer, Error> {
+    let result = match &call.operation {
+        Operation::Get { key } => read(pair, clock, key, call.consistency),
+        Operation::Put { key, content } => write(pair, clock, call, key, Change::Put(content.clone())).await,
+        Operation::Delete { key } => write(pair, clock, call, key, Change::Delete).await,
+    };
+    result.map_err(|error| error.shard(&pair.shard.name))
+}
+
+fn read(pair: &Pair, clock: &Clock, key: &Key, consistency: Consistency) -> Result<Answer, Error> {
+    let leads = pair.is_leading();
+    if !leads && (consistency == Consistency::Leader || !pair.had_full_copy() || pair.duty() != Duty::Following) {
+        return Err(not_leading(pair));
+    }
+    // The age is taken before the read: what is read may be newer, never older.
+    let stale_ms = pair.stale(clock.now()).map(millis);
+    let found = pair.engine().get(Space::Data, key).map_err(|error| storage_failed(&error, Applied::No))?;
+    let outcome = found.map_or(Outcome::Missing, Outcome::Found);
+    Ok(Answer { outcome, served: served(pair, leads, stale_ms) })
+}
+
+async fn write(pair: &Pair, clock: &Clock, call: &Call, key: &Key, change: Change) -> Result<Answer, Error> {
+    if !pair.is_leading() {
+        return Err(not_leading(pair));
+    }
+    let left = call.deadline.saturating_duration_since(clock.now());
+    let is_put = matches!(change, Change::Put(_));
+    let mutation = Mutation { space: Space::Data, key: key.clone(), change };
+    let written = tokio::time::timeout(left, pair.writer.write(mutation, call.deadline))
+        .await
+        .map_err(|_| outcome_unknown())?
+        .map_err(|refusal| refused(pair, refusal))?;
+    let seq = written.version.map_or_else(|| pair.writer.published().end(), |version| version.seq());
+    let acks = acks(pair, pair.with_leader(|leader| leader.acknowledged(seq)));
+    let outcome = match written.version {
+        Some(version) if is_put => Outcome::Stored { version, created: !written.existed, acks },
+        version => Outcome::Deleted { version, acks },
+    };
+    Ok(Answer { outcome, served: served(pair, true, Some(0)) })
+}
+
+/// Copies known to hold a write: this one, and the replicas that acknowledged it.
+fn acks(pair: &Pair, replicas: u32) -> Acks {
+    let of = u32::try_from(pair.shard.copies.len()).unwrap_or(u32::MAX);
+    Acks { have: (1 + replicas).min(of), of }
+}
+
+fn served(pair: &Pair, leads: bool, stale_ms: Option<u64>) -> Served {
+    Served {
+        shard: pair.shard.name.clone(),
+        node: pair.me.address,
+        role: if leads { Role::Leader } else { Role::Replica },
+        forwarded: None,
+        consistency: if leads { Consistency::Leader } else { Consistency::Any },
+        stale_ms,
+    }
+}
+
+fn not_leading(pair: &Pair) -> Error {
+    let name = &pair.shard.name;
+    if pair.writer.published().is_failed() {
+        return storage_failed(&storage::Error::Failed("a commit failed".into()), Applied::No);
+    }
+    let detail = match pair.duty() {
+        Duty::Starting => format!("shard {name} is starting: its leader asks its replicas what they hold"),
+        Duty::Halted(why) => why,
+        Duty::Leading => format!("shard {name} is starting"),
+        Duty::Following => format!("this replica of shard {name} has no full copy yet"),
+    };
+    Error::new(Code::NoLeader, detail).hint(
+        "nothing was written; try again in a second. A read that may be old is served with consistency=any as soon as \
+         a copy can be reached",
+    )
+}
+
+/// The client's time is over while the write waits for the disk.
+fn outcome_unknown() -> Error {
+    Error::new(Code::Deadline, "the write was not durable before its deadline")
+        .applied(Applied::Unknown)
+        .hint("it may still take effect: read the key before you write it again")
+}
+
+fn storage_failed(error: &storage::Error, applied: Applied) -> Error {
+    Error::new(Code::StorageFailed, error.to_string())
+        .applied(applied)
+        .hint("this node's store takes nothing more: look at its log and its disk, then restart the node")
+}
+
+fn refused(pair: &Pair, refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::Closed(detail) if pair.writer.published().is_failed() => {
+            storage_failed(&storage::Error::Failed(detail), Applied::No)
+        }
+        Refusal::Closed(detail) => {
+            Error::new(Code::NoLeader, detail).hint("nothing was written; try again when the shard has a leader")
+        }
+        Refusal::DeadlinePassed => Error::new(Code::Deadline, refusal.to_string())
+            .hint("nothing was written: the shard is slow or overloaded; allow more time, or write less at once"),
+        Refusal::Overloaded => {
+            Error::new(Code::Overloaded, refusal.to_string()).hint("nothing was written; write again more slowly")
+        }
+        Refusal::DiskFull { .. } => Error::new(Code::DiskFull, refusal.to_string())
+            .hint("nothing was written, reads go on: free space on the leader's disk; deletes are still taken"),
+        Refusal::OutOfOrder { .. } => Error::new(Code::Internal, refusal.to_string()),
+        Refusal::Failed(error) => storage_failed(&error, Applied::No),
+        Refusal::Unknown(error) => storage_failed(&error, Applied::Unknown),
+    }
+}

@@ -1,0 +1,282 @@
+//! What the store says of itself: the map, its status, a key's whereabouts, and whether it is ready.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::join_all;
+
+use super::view::{
+    Check, ClusterView, CopyOfKey, CopyStatus, Explanation, NodeStatus, NodeView, Readiness, ReplicaStatus, ShardView,
+};
+use super::{Code, Error, Store};
+use crate::clock::millis;
+use crate::config::{Node, Shard};
+use crate::peer::CallError;
+use crate::replication::pair::leader::Replica;
+use crate::replication::pair::wire::{Inspect, Inspection, Lag};
+use crate::replication::pair::{Duty, Pair, inspect};
+use crate::types::{Key, Mutation};
+
+/// A copy that has not said in so long what it holds is reported as silent.
+const INSPECT_WAIT: Duration = Duration::from_secs(2);
+/// A replica behind by more than this is catching up, not streaming.
+const STREAMING_LAG_MS: u64 = 1000;
+
+impl Store {
+    /// `/v1/cluster`: the map as this node knows it.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterView {
+        let topology = self.map.topology();
+        ClusterView {
+            cluster: self.local.cluster().map(|uid| uid.to_string()),
+            profile: "static",
+            hash_function: topology.placement.hash.to_string(),
+            placement: format!("{:#018x}", self.local.placement),
+            nodes: topology.nodes().map(|node| self.node_view(node)).collect(),
+            shards: topology.shards.iter().map(|shard| self.shard_view(shard)).collect(),
+        }
+    }
+
+    fn node_view(&self, node: &Node) -> NodeView {
+        let state = if node.name == self.me.name {
+            "up"
+        } else {
+            self.contacts.of(&node.name).map_or("unknown", |(contact, _)| contact.name())
+        };
+        NodeView { name: node.name.to_string(), address: node.address.to_string(), state: state.into() }
+    }
+
+    fn shard_view(&self, shard: &Shard) -> ShardView {
+        let leader = self.map.leader_of(shard);
+        let replicas = shard.copies.iter().filter(|copy| copy.name != leader.name);
+        ShardView {
+            name: shard.name.clone(),
+            index: shard.index.0,
+            epoch: self.map.epoch_of(shard.index).map_or(0, |epoch| epoch.number),
+            leader: leader.address.to_string(),
+            replicas: replicas.map(|copy| copy.address.to_string()).collect(),
+        }
+    }
+
+    /// `/v1/explain`: why a key is where it is, and what every copy holds of it.
+    pub async fn explain(&self, key: &Key, deadline: Instant) -> Explanation {
+        let shard = self.shard_of(key);
+        let placement = self.map.topology().placement;
+        let leader = self.map.leader_of(shard);
+        let left = deadline.saturating_duration_since(self.clock.now());
+        let wait = INSPECT_WAIT.min(left);
+        let asked = join_all(shard.copies.iter().map(|copy| self.inspect(copy, key, wait))).await;
+        let lags: Vec<Lag> = asked.iter().flatten().flat_map(|inspection| inspection.lags.clone()).collect();
+        let text = std::str::from_utf8(key.as_bytes()).ok().map(str::to_owned);
+        Explanation {
+            key_b64: text.is_none().then(|| URL_SAFE_NO_PAD.encode(key.as_bytes())),
+            key: text,
+            hash: format!("{:#018x}", placement.hash.hash(key.as_bytes())),
+            hash_function: placement.hash.to_string(),
+            shard: shard.name.clone(),
+            index: shard.index.0,
+            leader: leader.address.to_string(),
+            epoch: self.map.epoch_of(shard.index).map_or(0, |epoch| epoch.number),
+            copies: shard.copies.iter().zip(asked).map(|(copy, found)| copy_of_key(copy, leader, found, &lags)).collect(),
+        }
+    }
+
+    async fn inspect(&self, copy: &Node, key: &Key, wait: Duration) -> Result<Inspection, CallError> {
+        let here = self.copies.get(&copy.shard).filter(|_| copy.name == self.me.name);
+        match here {
+            Some(pair) => {
+                let found = pair.answer_inspect(Inspect { key: Some(key.clone()) }).await;
+                found.map_err(|error| CallError::NotSent(error.to_string()))
+            }
+            None => inspect::ask(&self.pool, &self.map, copy, Some(key.clone()), wait).await,
+        }
+    }
+
+    /// `/admin/v1/status`: this node's copies, and what is wrong.
+    pub async fn status(&self) -> NodeStatus {
+        let mut problems = self.contacts.problems();
+        let mut copies = Vec::new();
+        for pair in self.copies.values() {
+            let status = self.copy_status(pair).await;
+            problems.extend(copy_problems(pair, &status));
+            copies.push(status);
+        }
+        NodeStatus {
+            node: self.me.name.to_string(),
+            address: self.me.address.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            cluster: self.local.cluster().map(|uid| uid.to_string()),
+            placement: format!("{:#018x}", self.local.placement),
+            uptime_ms: millis(self.clock.now().saturating_duration_since(self.started)),
+            copies,
+            problems,
+        }
+    }
+
+    async fn copy_status(&self, pair: &Pair) -> CopyStatus {
+        let would_lead = pair.duty() != Duty::Following;
+        let (stats, epoch) = (pair.engine().stats().unwrap_or_default(), pair.epoch());
+        let leader = self.map.leader_of(&pair.shard);
+        CopyStatus {
+            shard: pair.shard.name.clone(),
+            index: pair.shard.index.0,
+            role: if would_lead { "leader" } else { "replica" }.into(),
+            state: duty_name(pair).into(),
+            epoch: epoch.number,
+            leader: leader.address.to_string(),
+            end: pair.writer.published().end().0,
+            keys: stats.keys,
+            bytes: stats.file_bytes,
+            log_bytes: stats.log_bytes,
+            stale_ms: pair.stale(self.clock.now()).map(millis),
+            replicas: if would_lead { self.replica_statuses(pair).await } else { Vec::new() },
+        }
+    }
+
+    async fn replica_statuses(&self, pair: &Pair) -> Vec<ReplicaStatus> {
+        let (lags, now) = (pair.lags().await, self.clock.now());
+        let known: Vec<_> = pair.with_leader(|leader| {
+            let replicas = leader.replicas();
+            let known = replicas.map(|(name, replica)| {
+                (name.clone(), replica.clone(), leader.is_receiving_snapshot(name, now))
+            });
+            known.collect()
+        });
+        let addresses = |name| pair.shard.copies.iter().find(|copy| copy.name == name).map(|copy| copy.address);
+        let statuses = known.into_iter().map(|(name, replica, snapshot)| {
+            let lag = lags.iter().find(|lag| lag.replica == name.as_str());
+            let lost = matches!(pair.duty(), Duty::Halted(_));
+            ReplicaStatus {
+                address: addresses(name.clone()).map_or_else(String::new, |address| address.to_string()),
+                name: name.to_string(),
+                cursor: replica.cursor.is_some().then(|| replica.acknowledged().0),
+                lag_entries: lag.map(|lag| lag.entries),
+                lag_ms: lag.map(|lag| lag.ms),
+                state: if lost { "leader-lost-data" } else { replica_state(&replica, lag, snapshot, now) }.into(),
+            }
+        });
+        statuses.collect()
+    }
+
+    /// `/readyz`: whether this node can do what is asked about, a line per check.
+    #[must_use]
+    pub fn readiness(&self, question: Readiness) -> Vec<Check> {
+        self.copies.values().flat_map(|pair| [check_store(pair), check_duty(pair, question)]).collect()
+    }
+
+    /// `/livez`: whether a restart would help.
+    #[must_use]
+    pub fn liveness(&self) -> Vec<Check> {
+        self.copies.values().map(|pair| check_store(pair)).collect()
+    }
+
+    /// The oldest mutation of this node's queue that some replica has not acknowledged.
+    pub async fn oldest_unacknowledged(&self) -> Result<Option<Mutation>, Error> {
+        for pair in self.copies.values() {
+            let entry = pair.oldest_unacknowledged().await;
+            let entry = entry.map_err(|error| Error::new(Code::StorageFailed, error.to_string()))?;
+            if let Some(mutation) = entry.and_then(|entry| entry.mutations.into_iter().next()) {
+                return Ok(Some(mutation));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn copy_of_key(copy: &Node, leader: &Node, found: Result<Inspection, CallError>, lags: &[Lag]) -> CopyOfKey {
+    let leads = copy.name == leader.name;
+    let lag = lags.iter().find(|lag| lag.replica == copy.name.as_str());
+    let (version, error) = match found {
+        Ok(inspection) => (inspection.version.map(|version| version.to_string()), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let own = |value: Option<u64>| if leads && error.is_none() { Some(0) } else { value };
+    CopyOfKey {
+        node: copy.address.to_string(),
+        role: if leads { "leader" } else { "replica" }.into(),
+        version,
+        lag_entries: own(lag.map(|lag| lag.entries)),
+        lag_ms: own(lag.map(|lag| lag.ms)),
+        error,
+    }
+}
+
+fn duty_name(pair: &Pair) -> &'static str {
+    match pair.duty() {
+        Duty::Starting => "starting",
+        Duty::Leading if pair.writer.published().is_failed() => "failed",
+        Duty::Leading => "leading",
+        Duty::Halted(_) => "halted",
+        Duty::Following => pair.follow_state().name(),
+    }
+}
+
+fn replica_state(replica: &Replica, lag: Option<&Lag>, snapshot: bool, now: Instant) -> &'static str {
+    match (&replica.cursor, lag) {
+        _ if snapshot => "snapshot",
+        _ if replica.given_up => "given-up",
+        (None, _) => "unseen",
+        _ if replica.is_away(now) => "away",
+        (_, Some(lag)) if lag.ms > STREAMING_LAG_MS => "catching-up",
+        _ => "streaming",
+    }
+}
+
+fn copy_problems(pair: &Pair, status: &CopyStatus) -> Vec<String> {
+    let mut problems = Vec::new();
+    let shard = &pair.shard.name;
+    if pair.writer.published().is_failed() {
+        problems.push(format!("shard {shard}: the store of {} has failed; restart the node", pair.me.name));
+    }
+    match pair.duty() {
+        Duty::Halted(why) => problems.push(format!("shard {shard}: {why}")),
+        Duty::Starting => problems.push(format!("shard {shard}: {} is starting and takes no writes yet", pair.me.name)),
+        Duty::Following => {
+            let state = pair.follow_state();
+            problems.extend(state.problem().map(|detail| format!("shard {shard}: replica {}: {detail}", pair.me.name)));
+        }
+        Duty::Leading => {}
+    }
+    let troubled = status.replicas.iter().filter(|replica| replica.state != "streaming");
+    problems.extend(troubled.map(|replica| replica_problem(shard, status.end, replica)));
+    problems
+}
+
+fn replica_problem(shard: &str, end: u64, replica: &ReplicaStatus) -> String {
+    let ReplicaStatus { name, address, state, .. } = replica;
+    match (state.as_str(), replica.lag_entries) {
+        ("unseen", _) => format!("shard {shard}: replica {name} ({address}) was never seen; start it"),
+        ("away", Some(lag)) => format!(
+            "shard {shard}: replica {name} ({address}) does not poll and lacks {lag} of {end} entries; start it, or \
+             look at its log"
+        ),
+        ("catching-up" | "snapshot", lag) => {
+            format!("shard {shard}: replica {name} is {state} ({} entries to go)", lag.unwrap_or(end))
+        }
+        (state, _) => format!("shard {shard}: replica {name} ({address}) is {state}"),
+    }
+}
+
+fn check_store(pair: &Pair) -> Check {
+    let ok = !pair.writer.published().is_failed();
+    let detail = if ok { "takes reads and writes" } else { "a commit failed: restart the node" };
+    Check { name: format!("store {}", pair.shard.name), ok, detail: detail.into() }
+}
+
+fn check_duty(pair: &Pair, question: Readiness) -> Check {
+    let (can_do_its_role, detail) = match pair.duty() {
+        Duty::Leading => (true, "leads".into()),
+        Duty::Starting => (false, "starting: asks its replicas what they hold".into()),
+        Duty::Halted(why) => (false, why),
+        Duty::Following if pair.had_full_copy() => {
+            (true, format!("replica, {}, at seq {}", pair.follow_state().name(), pair.writer.published().end()))
+        }
+        Duty::Following => (false, format!("replica, {}, without a full copy yet", pair.follow_state().name())),
+    };
+    let ok = match question {
+        Readiness::Role | Readiness::Reads => can_do_its_role,
+        Readiness::Writes => pair.is_leading(),
+    };
+    Check { name: format!("shard {}", pair.shard.name), ok, detail }
+}

@@ -1,0 +1,130 @@
+//! Serves peers: every kind of request is understood here, handed to its place, and its answer rendered.
+
+use std::sync::Arc;
+
+use super::Store;
+use super::call::{Answer, Call, Operation, Outcome, Reach};
+use super::error::{Code, Error};
+use super::forward::SMALL_BYTES_MAX;
+use super::local;
+use super::wire::{Forwarded, Reply as Forward};
+use crate::cluster::exchange::Facts;
+use crate::peer::{Class, Envelope, Kind, Reply, Request, Service};
+use crate::replication::pair::Pair;
+use crate::replication::pair::wire::{Inspect, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
+use crate::types::Malformed;
+
+impl Service for Store {
+    async fn handle(&self, request: Request) -> Reply {
+        let Request { envelope, body } = request;
+        if let Some(epoch) = &envelope.epoch {
+            self.map.merge(envelope.shard, epoch); // rule 15: every message brings the sender's
+        }
+        let Some(kind) = Kind::from_number(envelope.kind) else { return Reply::unsupported() };
+        let answer = match kind {
+            Kind::Facts => Ok(Facts::of(&self.map, &self.local).encode()),
+            Kind::Forward => match Forwarded::decode(body) {
+                Ok(forwarded) => Ok(self.serve_forward(&envelope, forwarded).await.encode()),
+                Err(error) => Err(error),
+            },
+            Kind::Inspect | Kind::Poll | Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotLog => {
+                self.serve_copy(kind, &envelope, body).await
+            }
+        };
+        answer.map_or_else(|_| Reply::unsupported(), Reply::served)
+    }
+}
+
+impl Store {
+    /// A forwarded operation: served here, or refused. It is never forwarded again.
+    async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded) -> Forward {
+        let key = forwarded.operation.key();
+        let shard = self.map.topology().placement.shard_of(key);
+        let Some(pair) = self.copies.get(&shard).filter(|_| shard == envelope.shard) else {
+            return Forward::Error(self.second_hop(shard));
+        };
+        let leads_elsewhere = self.map.leader_of(&pair.shard).name != self.me.name;
+        if leads_elsewhere && (forwarded.operation.is_write() || forwarded.consistency == super::Consistency::Leader) {
+            return Forward::Error(self.second_hop(shard));
+        }
+        let call = Call {
+            operation: forwarded.operation,
+            consistency: forwarded.consistency,
+            reach: Reach::Local,
+            deadline: self.clock.now() + envelope.remaining,
+            request_id: envelope.request_id,
+        };
+        // This runs in a task of its own already: the work does not end with the peer's connection.
+        match local::execute(pair, &self.clock, &call).await {
+            Ok(answer) if is_too_large(&answer, &call.operation, envelope.class) => Forward::UseBulk,
+            Ok(answer) => Forward::Answer(answer),
+            Err(error) => Forward::Error(error),
+        }
+    }
+
+    fn second_hop(&self, shard: crate::types::ShardIndex) -> Error {
+        let name = self.map.topology().shard(shard).map_or_else(|| shard.to_string(), |shard| shard.name.clone());
+        Error::new(
+            Code::ForwardingLoop,
+            format!("the request was forwarded to node {}, which does not lead shard {name} either", self.me.name),
+        )
+        .hint("the nodes disagree about who leads the shard: compare their sharding.toml and kv status")
+        .shard(name)
+    }
+
+    /// Requests that concern one copy.
+    async fn serve_copy(
+        &self,
+        kind: Kind,
+        envelope: &Envelope,
+        body: bytes::Bytes,
+    ) -> Result<bytes::Bytes, Malformed> {
+        let pair = self.copies.get(&envelope.shard).map(Arc::clone);
+        Ok(match kind {
+            Kind::Poll => {
+                let poll = Poll::decode(body)?;
+                match pair {
+                    Some(pair) => pair.answer_poll(&envelope.from, &poll, envelope.remaining).await,
+                    None => PollAnswer::NotOurs { detail: self.no_copy(envelope) },
+                }
+                .encode()
+            }
+            Kind::Inspect => {
+                let inspect = Inspect::decode(body)?;
+                let pair = pair.ok_or(Malformed("no copy of that shard is here"))?;
+                let inspection = pair.answer_inspect(inspect).await;
+                inspection.map_err(|_| Malformed("the copy cannot be read"))?.encode()
+            }
+            Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotLog => {
+                let Some(pair) = pair else {
+                    return Ok(SnapshotAnswer::Ended { detail: self.no_copy(envelope) }.encode());
+                };
+                serve_snapshot(&pair, kind, envelope, body).await?.encode()
+            }
+            Kind::Facts | Kind::Forward => unreachable!("served by the store as a whole"),
+        })
+    }
+
+    fn no_copy(&self, envelope: &Envelope) -> String {
+        format!("node {} holds no copy of shard {}", self.me.name, envelope.shard)
+    }
+}
+
+async fn serve_snapshot(
+    pair: &Pair,
+    kind: Kind,
+    envelope: &Envelope,
+    body: bytes::Bytes,
+) -> Result<SnapshotAnswer, Malformed> {
+    Ok(match kind {
+        Kind::SnapshotChunk => pair.snapshot_chunk(&envelope.from, NextChunk::decode(body)?).await,
+        Kind::SnapshotLog => pair.snapshot_log(&envelope.from, NextLog::decode(body)?).await,
+        _ => pair.begin_snapshot(&envelope.from),
+    })
+}
+
+/// Whether a value would hold up the small requests behind it.
+fn is_too_large(answer: &Answer, operation: &Operation, class: Class) -> bool {
+    let Outcome::Found(record) = &answer.outcome else { return false };
+    !operation.is_write() && class != Class::Bulk && record.content.value.len() > SMALL_BYTES_MAX
+}

@@ -1,0 +1,292 @@
+//! A forwarded operation and its outcome, as bytes. The entry node alone parses and renders; between nodes travel these.
+
+use std::net::SocketAddr;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::call::{Acks, Answer, Consistency, Operation, Outcome, Served};
+use super::error::{Applied, Code, Error};
+use crate::storage::Role;
+use crate::types::codec::{self, Malformed, Reader};
+use crate::types::entry::{decode_change, decode_key, encode_change};
+use crate::types::{Change, Key, Record, Version};
+
+/// A client's operation on its way to the node that owns the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded {
+    /// What is to be done.
+    pub operation: Operation,
+    /// What a read must guarantee.
+    pub consistency: Consistency,
+}
+
+/// What the owner says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The answer, as a client of the owner would have got it.
+    Answer(Answer),
+    /// The error, likewise.
+    Error(Error),
+    /// The value is too large for this connection: ask again by the bulk one. Only reads are answered so.
+    UseBulk,
+}
+
+impl Forwarded {
+    /// The operation as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u8(match self.consistency {
+            Consistency::Leader => 0,
+            Consistency::Any => 1,
+        });
+        let change = match &self.operation {
+            Operation::Get { .. } => None,
+            Operation::Put { content, .. } => Some(Change::Put(content.clone())),
+            Operation::Delete { .. } => Some(Change::Delete),
+        };
+        codec::put_bytes(&mut out, self.operation.key().as_bytes());
+        codec::put_option(&mut out, change.as_ref(), encode_change);
+        out.freeze()
+    }
+
+    /// Reads an operation.
+    pub fn decode(bytes: Bytes) -> Result<Forwarded, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let consistency = take_consistency(&mut reader)?;
+        let key = decode_key(&mut reader)?;
+        let operation = operation(key, reader.option(decode_change)?);
+        reader.finish()?;
+        Ok(Forwarded { operation, consistency })
+    }
+}
+
+fn operation(key: Key, change: Option<Change>) -> Operation {
+    match change {
+        None => Operation::Get { key },
+        Some(Change::Put(content)) => Operation::Put { key, content },
+        Some(Change::Delete) => Operation::Delete { key },
+    }
+}
+
+fn take_consistency(reader: &mut Reader) -> Result<Consistency, Malformed> {
+    match reader.u8()? {
+        0 => Ok(Consistency::Leader),
+        1 => Ok(Consistency::Any),
+        _ => Err(Malformed("a consistency of a newer program")),
+    }
+}
+
+const REPLY_ANSWER: u8 = 1;
+const REPLY_ERROR: u8 = 2;
+const REPLY_USE_BULK: u8 = 3;
+
+impl Reply {
+    /// The reply as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        match self {
+            Reply::Answer(answer) => {
+                out.put_u8(REPLY_ANSWER);
+                put_served(&mut out, &answer.served);
+                put_outcome(&mut out, &answer.outcome);
+            }
+            Reply::Error(error) => {
+                out.put_u8(REPLY_ERROR);
+                put_error(&mut out, error);
+            }
+            Reply::UseBulk => out.put_u8(REPLY_USE_BULK),
+        }
+        out.freeze()
+    }
+
+    /// Reads a reply; a value shares the memory of `bytes`.
+    pub fn decode(bytes: Bytes) -> Result<Reply, Malformed> {
+        let mut reader = Reader::new(bytes);
+        match reader.u8()? {
+            REPLY_ANSWER => {
+                let served = take_served(&mut reader)?;
+                Ok(Reply::Answer(Answer { outcome: take_outcome(&mut reader)?, served }))
+            }
+            REPLY_ERROR => Ok(Reply::Error(take_error(&mut reader)?)),
+            REPLY_USE_BULK => Ok(Reply::UseBulk),
+            _ => Err(Malformed("a reply of a newer program")),
+        }
+    }
+}
+
+fn put_served(out: &mut BytesMut, served: &Served) {
+    codec::put_bytes(out, served.shard.as_bytes());
+    codec::put_bytes(out, served.node.to_string().as_bytes());
+    out.put_u8(u8::from(served.role == Role::Replica));
+    out.put_u8(u8::from(served.consistency == Consistency::Any));
+    codec::put_option(out, served.stale_ms.as_ref(), |out, ms| codec::put_varint(out, *ms));
+}
+
+fn take_served(reader: &mut Reader) -> Result<Served, Malformed> {
+    let shard = reader.string()?;
+    let node: SocketAddr = reader.string()?.parse().map_err(|_| Malformed("an address that is none"))?;
+    let role = if reader.bool()? { Role::Replica } else { Role::Leader };
+    let consistency = take_consistency(reader)?;
+    let stale_ms = reader.option(Reader::varint)?;
+    Ok(Served { shard, node, role, forwarded: None, consistency, stale_ms })
+}
+
+fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
+    match outcome {
+        Outcome::Found(record) => {
+            out.put_u8(1);
+            out.put_slice(&record.encode());
+        }
+        Outcome::Missing => out.put_u8(2),
+        Outcome::Stored { version, created, acks } => {
+            out.put_u8(3);
+            version.encode(out);
+            out.put_u8(u8::from(*created));
+            put_acks(out, *acks);
+        }
+        Outcome::Deleted { version, acks } => {
+            out.put_u8(4);
+            codec::put_option(out, version.as_ref(), |out, version| version.encode(out));
+            put_acks(out, *acks);
+        }
+    }
+}
+
+fn take_outcome(reader: &mut Reader) -> Result<Outcome, Malformed> {
+    Ok(match reader.u8()? {
+        1 => {
+            let remaining = reader.remaining();
+            Outcome::Found(Record::decode(reader.take(remaining)?)?)
+        }
+        2 => Outcome::Missing,
+        3 => Outcome::Stored {
+            version: Version::decode(reader)?,
+            created: reader.bool()?,
+            acks: take_acks(reader)?,
+        },
+        4 => Outcome::Deleted { version: reader.option(Version::decode)?, acks: take_acks(reader)? },
+        _ => return Err(Malformed("an outcome of a newer program")),
+    })
+}
+
+fn put_acks(out: &mut BytesMut, acks: Acks) {
+    codec::put_varint(out, u64::from(acks.have));
+    codec::put_varint(out, u64::from(acks.of));
+}
+
+fn take_acks(reader: &mut Reader) -> Result<Acks, Malformed> {
+    Ok(Acks { have: reader.varint_u32()?, of: reader.varint_u32()? })
+}
+
+const CODES: [(u8, Code); 13] = [
+    (1, Code::ShardUnreachable),
+    (2, Code::NoLeader),
+    (3, Code::Overloaded),
+    (4, Code::Deadline),
+    (5, Code::WrongShard),
+    (6, Code::TopologyMismatch),
+    (7, Code::StorageFailed),
+    (8, Code::DiskFull),
+    (9, Code::ForwardingLoop),
+    (10, Code::ValueTooLarge),
+    (11, Code::KeyTooLong),
+    (12, Code::NotBuilt),
+    (13, Code::Internal),
+];
+
+fn put_error(out: &mut BytesMut, error: &Error) {
+    let code = CODES.iter().find(|(_, code)| *code == error.code).map_or(0, |(byte, _)| *byte);
+    out.put_u8(code);
+    out.put_u8(match error.applied {
+        Applied::No => 0,
+        Applied::Yes => 1,
+        Applied::Unknown => 2,
+    });
+    codec::put_bytes(out, error.detail.as_bytes());
+    codec::put_bytes(out, error.hint.as_bytes());
+    codec::put_option(out, error.shard.as_ref(), |out, text| codec::put_bytes(out, text.as_bytes()));
+    codec::put_option(out, error.leader.as_ref(), |out, text| codec::put_bytes(out, text.as_bytes()));
+}
+
+fn take_error(reader: &mut Reader) -> Result<Error, Malformed> {
+    let byte = reader.u8()?;
+    let code = CODES.iter().find(|(candidate, _)| *candidate == byte).map(|(_, code)| *code);
+    let applied = match reader.u8()? {
+        0 => Applied::No,
+        1 => Applied::Yes,
+        2 => Applied::Unknown,
+        _ => return Err(Malformed("an outcome of a newer program")),
+    };
+    Ok(Error {
+        code: code.unwrap_or(Code::Internal), // of a newer program: its words still say what happened
+        applied,
+        detail: reader.string()?,
+        hint: reader.string()?,
+        shard: reader.option(Reader::string)?,
+        leader: reader.option(Reader::string)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Content, Incarnation, Seq};
+
+    fn key() -> Key {
+        Key::new(&b"\x00k\xff"[..], 10).unwrap()
+    }
+
+    fn version() -> Version {
+        Version::Log { epoch: 1, seq: Seq(300), incarnation: Incarnation(7) }
+    }
+
+    /// Two program versions meet on the wire: these bytes change only together with the protocol version.
+    #[test]
+    fn forwarded_and_reply_have_their_golden_bytes() {
+        let forwarded =
+            Forwarded { operation: Operation::Put { key: key(), content: Content::of("v") }, consistency: Consistency::Leader };
+        let golden = b"\x00\x03\x00k\xff\x01\x01\x00\x01v";
+        assert_eq!(forwarded.encode().escape_ascii().to_string(), golden.escape_ascii().to_string());
+        let error = Error::new(Code::NoLeader, "d").hint("h").shard("S").applied(Applied::Unknown);
+        let golden = b"\x02\x02\x02\x01d\x01h\x01\x01S\x00";
+        assert_eq!(Reply::Error(error).encode().escape_ascii().to_string(), golden.escape_ascii().to_string());
+    }
+
+    #[test]
+    fn every_operation_and_reply_comes_back() {
+        let content = Content { content_type: Some("a/b".into()), ..Content::of(&b"\x00\xff"[..]) };
+        for operation in [
+            Operation::Get { key: key() },
+            Operation::Put { key: key(), content: content.clone() },
+            Operation::Delete { key: key() },
+        ] {
+            for consistency in [Consistency::Leader, Consistency::Any] {
+                let forwarded = Forwarded { operation: operation.clone(), consistency };
+                assert_eq!(Forwarded::decode(forwarded.encode()), Ok(forwarded));
+            }
+        }
+        let acks = Acks { have: 1, of: 2 };
+        for outcome in [
+            Outcome::Found(Record { version: version(), content }),
+            Outcome::Missing,
+            Outcome::Stored { version: version(), created: true, acks },
+            Outcome::Deleted { version: None, acks },
+        ] {
+            for (role, consistency, stale_ms) in
+                [(Role::Leader, Consistency::Leader, Some(0)), (Role::Replica, Consistency::Any, None)]
+            {
+                let node = ([127, 0, 0, 2], 8080).into();
+                let served = Served { shard: "S".into(), node, role, forwarded: None, consistency, stale_ms };
+                let reply = Reply::Answer(Answer { outcome: outcome.clone(), served });
+                assert_eq!(Reply::decode(reply.encode()), Ok(reply));
+            }
+        }
+        assert_eq!(Reply::decode(Reply::UseBulk.encode()), Ok(Reply::UseBulk));
+        for (_, code) in CODES {
+            let reply = Reply::Error(Error::new(code, "detail").leader("127.0.0.2:8080"));
+            assert_eq!(Reply::decode(reply.encode()), Ok(reply));
+        }
+    }
+}
