@@ -274,7 +274,7 @@ start_nodes() {
     set -m
     for i in "${NODES[@]}"; do
         "$KV" serve --config-file "$CONFIG" --http-addr "${ADDRESSES[i]}" --db-location "${FILES[i]}" \
-            </dev/null > >(prefix "${NAMES[i]}" "$RUN/$i") 2>&1 &
+            --log-format human </dev/null > >(prefix "${NAMES[i]}" "$RUN/$i") 2>&1 &
         PIDS[i]=$!
     done
     set +m
@@ -482,6 +482,8 @@ prepare_data
 
 RUN=$(mktemp -d "${TMPDIR:-/tmp}/launch.XXXXXX") || die "no temporary directory could be made"
 trap 'ASKED=$((ASKED + 1))' INT TERM HUP
+# Whoever reads what we print has gone (launch.sh | head): that is a wish to stop too, and must not end this script alone.
+trap '[ "$ASKED" -gt 0 ] || ASKED=1' PIPE
 trap leave EXIT
 
 start_nodes
