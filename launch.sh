@@ -5,7 +5,8 @@
 #
 # It ends nothing that it did not start: nodes are signalled one by one, by process id, and only while this shell's own
 # job table says that they run. Nodes get process groups of their own (set -m), so that a Ctrl-C at the terminal reaches
-# this script alone, and each node is asked to stop exactly once.
+# this script alone, and each node is asked to stop exactly once. Only when this script is itself killed with SIGKILL do
+# nodes stay behind; the next launch then names them.
 #
 # Needs bash 3.2 (what macOS has) and nothing besides Rust and the usual Unix tools; curl only for what it tells you to
 # paste.
@@ -38,8 +39,9 @@ Exit codes: 0 all nodes stopped as asked, 1 something went wrong, 2 usage.
 TEXT
 }
 
-say() { printf '%s\n' "$*"; }
-complain() { printf 'launch.sh: %s\n' "$*" >&2; }
+# Whoever reads this may have gone; that is noticed by the trap on PIPE below.
+say() { printf '%s\n' "$*" 2>/dev/null; }
+complain() { { printf 'launch.sh: %s\n' "$*" >&2; } 2>/dev/null; }
 die() { complain "$@"; exit 1; }
 
 # A path as it can be typed in the directory where the user stands.
@@ -222,7 +224,7 @@ check_addresses() {
 # Does some process hold this database file open?
 held() {
     if command -v flock >/dev/null; then
-        ! flock --nonblock "$1" true
+        ! flock -n "$1" true
     elif command -v lsof >/dev/null; then
         lsof -t -- "$1" >/dev/null 2>&1
     else
