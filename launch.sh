@@ -420,7 +420,7 @@ columns() {
         END {
             for (row = 1; row <= NR; row++) {
                 line = " "
-                for (i = 1; i <= NF; i++) line = line sprintf(i < NF ? " %-" width[i] "s " : " %s", cell[row, i])
+                for (i = 1; i <= NF; i++) line = line sprintf((i < NF ? " %-" width[i] "s " : " %s"), cell[row, i])
                 print line
             }
         }'
