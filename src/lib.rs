@@ -6,6 +6,7 @@
 
 pub mod types;
 pub mod clock;
+pub mod random;
 pub mod placement;
 pub mod config;
 pub mod storage;
@@ -14,5 +15,6 @@ pub mod peer;
 pub mod cluster;
 pub mod replication;
 pub mod store;
+pub mod api;
 pub mod server;
 pub mod cli;

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
-use rand::RngExt;
 
 use super::map::ClusterMap;
 use crate::config::Node;
 use crate::peer::message::{put_cluster, take_cluster};
 use crate::peer::{Ask, CallError, Class, Kind, Local, Pool};
+use crate::random::Random;
 use crate::types::codec::{self, Malformed, Reader};
-use crate::types::{ClusterUid, Epoch, RequestId, ShardIndex};
+use crate::types::{ClusterUid, Epoch, ShardIndex};
 
-/// Between two rounds, give or take a fifth, so that nodes started together do not ask together.
+/// Between two rounds at most; jittered, so that nodes started together do not ask together.
 const ROUND: Duration = Duration::from_secs(1);
 /// A node that has not answered in so long is down.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ pub async fn ask(
         kind: Kind::Facts,
         shard: node.shard,
         epoch: map.epoch_of(node.shard),
-        request_id: RequestId(rand::rng().random()),
+        request_id: pool.new_request_id(),
         body: Bytes::new(),
         answer_wait: wait,
         total_wait: wait,
@@ -99,13 +99,13 @@ pub async fn ask(
 }
 
 /// Asks every other node, round after round, for as long as the node runs.
-pub async fn run(pool: Arc<Pool>, map: Arc<ClusterMap>, local: Arc<Local>) {
+pub async fn run(pool: Arc<Pool>, map: Arc<ClusterMap>, local: Arc<Local>, random: Random) {
     let topology = Arc::clone(map.topology());
     loop {
         let others = topology.nodes().filter(|node| node.name != local.name);
         // How each contact went is noted by the pool.
         join_all(others.map(|node| ask(&pool, &map, &local, node, ANSWER_WAIT))).await;
-        tokio::time::sleep(ROUND.mul_f64(rand::rng().random_range(0.8..1.2))).await;
+        tokio::time::sleep(random.jitter(ROUND, 0.7)).await;
     }
 }
 

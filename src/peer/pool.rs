@@ -25,6 +25,7 @@ use super::local::Local;
 use super::message::{Class, Envelope, Kind, Request};
 use crate::clock::Clock;
 use crate::config::Node;
+use crate::random::Random;
 use crate::types::{Epoch, NodeName, RequestId, ShardIndex};
 
 /// Connection and handshake take at most so long (API.md, section 3).
@@ -90,6 +91,7 @@ pub struct Pool {
     local: Arc<Local>,
     contacts: Arc<Contacts>,
     clock: Clock,
+    random: Random,
     connector: Box<dyn Connector>,
     /// Bounded by the nodes of the map times the classes.
     links: Mutex<HashMap<(NodeName, Class), Arc<Link>>>,
@@ -112,8 +114,20 @@ impl Link {
 impl Pool {
     /// A pool without connections.
     #[must_use]
-    pub fn new(local: Arc<Local>, contacts: Arc<Contacts>, clock: Clock, connector: Box<dyn Connector>) -> Pool {
-        Pool { local, contacts, clock, connector, links: Mutex::default() }
+    pub fn new(
+        local: Arc<Local>,
+        contacts: Arc<Contacts>,
+        clock: Clock,
+        random: Random,
+        connector: Box<dyn Connector>,
+    ) -> Pool {
+        Pool { local, contacts, clock, random, connector, links: Mutex::default() }
+    }
+
+    /// A name for a request that no client made.
+    #[must_use]
+    pub fn new_request_id(&self) -> RequestId {
+        RequestId(self.random.id())
     }
 
     /// Sends a request and waits for its answer. A request of which no byte left on a connection that turns out to be

@@ -10,6 +10,8 @@
 //!
 //! Whoever changes the meaning of a row raises [`FORMAT`]: a program refuses files of another format.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use ::redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, WriteTransaction};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -86,6 +88,16 @@ pub(super) fn fault(error: impl Into<::redb::Error>) -> Error {
         ::redb::Error::Corrupted(detail) => Error::Corrupt(detail),
         error => Error::Failed(error.to_string()),
     }
+}
+
+/// Runs redb, which panics on some damaged pages where an error would do (4.4: a torn allocator table): a damaged file is
+/// refused, or a commit fails for good, with words instead of a backtrace.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(Error::Corrupt(format!("redb gave up on it: {text}")))
+    })
 }
 
 /// Bytes that do not decode, and where they were.

@@ -13,6 +13,7 @@ mod plan;
 
 pub mod open;
 
+pub mod files;
 mod layout;
 mod transaction;
 

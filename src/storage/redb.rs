@@ -104,10 +104,12 @@ impl RedbEngine {
     ) -> Result<RedbEngine, OpenFault> {
         let repaired = Arc::new(AtomicBool::new(false));
         let repairing = Arc::clone(&repaired);
-        let db = Database::builder()
-            .set_cache_size(options.cache_bytes)
-            .set_repair_callback(move |_| repairing.store(true, Ordering::Relaxed))
-            .create_with_backend(backend)?;
+        let db = layout::guarded(|| {
+            Ok(Database::builder()
+                .set_cache_size(options.cache_bytes)
+                .set_repair_callback(move |_| repairing.store(true, Ordering::Relaxed))
+                .create_with_backend(backend))
+        })??;
         match what {
             Contents::New { incoming } => create_tables(&db, identity, incoming)?,
             Contents::Any if has_no_tables(&db)? => create_tables(&db, identity, false)?,
@@ -138,7 +140,7 @@ impl RedbEngine {
     /// Does `work` in one read transaction. A disk that failed is final; damaged data is the answer to this call only.
     fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, Error>) -> Result<T, Error> {
         self.check()?;
-        let result = self.db.begin_read().map_err(fault).and_then(|txn| work(&txn));
+        let result = layout::guarded(|| work(&self.db.begin_read().map_err(fault)?));
         if let Err(error @ Error::Failed(_)) = &result {
             self.fail(error);
         }
@@ -174,7 +176,8 @@ impl Engine for RedbEngine {
             return Ok(());
         }
         let plan = Plan::new(&self.state.read(), batch);
-        let position = transaction::write(&self.db, batch, &plan).inspect_err(|error| self.fail(error))?;
+        let written = layout::guarded(|| transaction::write(&self.db, batch, &plan));
+        let position = written.inspect_err(|error| self.fail(error))?;
         self.state.write().roll(batch, position);
         Ok(())
     }

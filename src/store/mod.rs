@@ -149,10 +149,13 @@ impl Store {
 
     fn wrong_shard(&self, shard: &Shard) -> Error {
         let leader = self.map.leader_of(shard);
-        Error::new(Code::WrongShard, format!("node {} does not serve this request of shard {}", self.me.name, shard.name))
-            .hint(format!("ask {}, or leave route=local away", leader.address))
-            .shard(&shard.name)
-            .leader(leader.address)
+        Error::new(
+            Code::WrongShard,
+            format!("node {} does not serve this request of shard {}", self.me.name, shard.name),
+        )
+        .hint(format!("ask {}, or leave route=local away", leader.address))
+        .shard(&shard.name)
+        .leader(leader.address)
     }
 
     /// Where a key lives.

@@ -78,7 +78,12 @@ impl Store {
             index: shard.index.0,
             leader: leader.address.to_string(),
             epoch: self.map.epoch_of(shard.index).map_or(0, |epoch| epoch.number),
-            copies: shard.copies.iter().zip(asked).map(|(copy, found)| copy_of_key(copy, leader, found, &lags)).collect(),
+            copies: shard
+                .copies
+                .iter()
+                .zip(asked)
+                .map(|(copy, found)| copy_of_key(copy, leader, found, &lags))
+                .collect(),
         }
     }
 
@@ -138,9 +143,8 @@ impl Store {
         let (lags, now) = (pair.lags().await, self.clock.now());
         let known: Vec<_> = pair.with_leader(|leader| {
             let replicas = leader.replicas();
-            let known = replicas.map(|(name, replica)| {
-                (name.clone(), replica.clone(), leader.is_receiving_snapshot(name, now))
-            });
+            let known = replicas
+                .map(|(name, replica)| (name.clone(), replica.clone(), leader.is_receiving_snapshot(name, now)));
             known.collect()
         });
         let addresses = |name| pair.shard.copies.iter().find(|copy| copy.name == name).map(|copy| copy.address);

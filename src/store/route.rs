@@ -6,22 +6,22 @@ use crate::config::Node;
 
 /// What a route depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Situation<'a> {
+pub(super) struct Situation<'a> {
     /// This node.
-    pub me: &'a Node,
+    pub(super) me: &'a Node,
     /// Who leads the key's shard.
-    pub leader: &'a Node,
+    pub(super) leader: &'a Node,
     /// All copies of the shard.
-    pub copies: &'a [Node],
+    pub(super) copies: &'a [Node],
     /// This node takes the shard's writes now.
-    pub leads_here: bool,
+    pub(super) leads_here: bool,
     /// This node holds a copy that may serve `any` reads.
-    pub serves_any_here: bool,
+    pub(super) serves_any_here: bool,
 }
 
 /// Where a request goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route<'a> {
+pub(super) enum Route<'a> {
     /// This node's copy serves it, or says why it cannot.
     Local,
     /// The first of these that can be reached serves it; a write has only one.
@@ -32,7 +32,7 @@ pub enum Route<'a> {
 
 /// Decides where a request goes.
 #[must_use]
-pub fn route<'a>(is_write: bool, consistency: Consistency, reach: Reach, at: Situation<'a>) -> Route<'a> {
+pub(super) fn route<'a>(is_write: bool, consistency: Consistency, reach: Reach, at: Situation<'a>) -> Route<'a> {
     let is_any_read = !is_write && consistency == Consistency::Any;
     let would_lead = at.leader.name == at.me.name;
     if (would_lead && !is_any_read) || at.leads_here || (is_any_read && at.serves_any_here) {
@@ -74,9 +74,7 @@ mod tests {
         match route(is_write, consistency, reach, at) {
             Route::Local => "local".into(),
             Route::WrongShard => "wrong-shard".into(),
-            Route::Forward(nodes) => {
-                nodes.iter().map(|node| node.name.to_string()).collect::<Vec<_>>().join(" then ")
-            }
+            Route::Forward(nodes) => nodes.iter().map(|node| node.name.to_string()).collect::<Vec<_>>().join(" then "),
         }
     }
 

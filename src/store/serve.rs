@@ -73,12 +73,7 @@ impl Store {
     }
 
     /// Requests that concern one copy.
-    async fn serve_copy(
-        &self,
-        kind: Kind,
-        envelope: &Envelope,
-        body: bytes::Bytes,
-    ) -> Result<bytes::Bytes, Malformed> {
+    async fn serve_copy(&self, kind: Kind, envelope: &Envelope, body: bytes::Bytes) -> Result<bytes::Bytes, Malformed> {
         let pair = self.copies.get(&envelope.shard).map(Arc::clone);
         Ok(match kind {
             Kind::Poll => {

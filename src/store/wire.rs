@@ -13,16 +13,16 @@ use crate::types::{Change, Key, Record, Version};
 
 /// A client's operation on its way to the node that owns the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forwarded {
+pub(super) struct Forwarded {
     /// What is to be done.
-    pub operation: Operation,
+    pub(super) operation: Operation,
     /// What a read must guarantee.
-    pub consistency: Consistency,
+    pub(super) consistency: Consistency,
 }
 
 /// What the owner says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
+pub(super) enum Reply {
     /// The answer, as a client of the owner would have got it.
     Answer(Answer),
     /// The error, likewise.
@@ -34,7 +34,7 @@ pub enum Reply {
 impl Forwarded {
     /// The operation as bytes.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(match self.consistency {
             Consistency::Leader => 0,
@@ -51,7 +51,7 @@ impl Forwarded {
     }
 
     /// Reads an operation.
-    pub fn decode(bytes: Bytes) -> Result<Forwarded, Malformed> {
+    pub(super) fn decode(bytes: Bytes) -> Result<Forwarded, Malformed> {
         let mut reader = Reader::new(bytes);
         let consistency = take_consistency(&mut reader)?;
         let key = decode_key(&mut reader)?;
@@ -84,7 +84,7 @@ const REPLY_USE_BULK: u8 = 3;
 impl Reply {
     /// The reply as bytes.
     #[must_use]
-    pub fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         match self {
             Reply::Answer(answer) => {
@@ -102,7 +102,7 @@ impl Reply {
     }
 
     /// Reads a reply; a value shares the memory of `bytes`.
-    pub fn decode(bytes: Bytes) -> Result<Reply, Malformed> {
+    pub(super) fn decode(bytes: Bytes) -> Result<Reply, Malformed> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
             REPLY_ANSWER => {
@@ -161,11 +161,7 @@ fn take_outcome(reader: &mut Reader) -> Result<Outcome, Malformed> {
             Outcome::Found(Record::decode(reader.take(remaining)?)?)
         }
         2 => Outcome::Missing,
-        3 => Outcome::Stored {
-            version: Version::decode(reader)?,
-            created: reader.bool()?,
-            acks: take_acks(reader)?,
-        },
+        3 => Outcome::Stored { version: Version::decode(reader)?, created: reader.bool()?, acks: take_acks(reader)? },
         4 => Outcome::Deleted { version: reader.option(Version::decode)?, acks: take_acks(reader)? },
         _ => return Err(Malformed("an outcome of a newer program")),
     })
@@ -245,8 +241,10 @@ mod tests {
     /// Two program versions meet on the wire: these bytes change only together with the protocol version.
     #[test]
     fn forwarded_and_reply_have_their_golden_bytes() {
-        let forwarded =
-            Forwarded { operation: Operation::Put { key: key(), content: Content::of("v") }, consistency: Consistency::Leader };
+        let forwarded = Forwarded {
+            operation: Operation::Put { key: key(), content: Content::of("v") },
+            consistency: Consistency::Leader,
+        };
         let golden = b"\x00\x03\x00k\xff\x01\x01\x00\x01v";
         assert_eq!(forwarded.encode().escape_ascii().to_string(), golden.escape_ascii().to_string());
         let error = Error::new(Code::NoLeader, "d").hint("h").shard("S").applied(Applied::Unknown);

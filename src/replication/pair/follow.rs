@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rand::RngExt;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -15,7 +14,7 @@ use crate::config::Node;
 use crate::peer::{Ask, CallError, Class, Kind};
 use crate::storage::writer::{Facts, Mode, Refusal};
 use crate::storage::{LogEntry, Role};
-use crate::types::{Entry, Malformed, RequestId, Seq, ShardUid};
+use crate::types::{Entry, Malformed, Seq, ShardUid};
 
 /// Beyond the poll interval, a leader that has not answered in so long is away.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -41,7 +40,7 @@ impl Pair {
                 Ok(()) => backoff = BACKOFF_FIRST,
                 Err(setback) => {
                     self.enter(setback);
-                    sleep(backoff.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+                    sleep(self.around.random.jitter(backoff, 0.5)).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }
@@ -95,7 +94,7 @@ impl Pair {
             kind,
             shard: self.shard.index,
             epoch: self.around.map.epoch_of(self.shard.index),
-            request_id: RequestId(rand::rng().random()),
+            request_id: self.around.pool.new_request_id(),
             body,
             answer_wait: wait,
             total_wait: wait,

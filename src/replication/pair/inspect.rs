@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use rand::RngExt;
-
 use super::Pair;
 use super::wire::{Inspect, Inspection, Lag};
 use crate::cluster::ClusterMap;
 use crate::config::Node;
 use crate::peer::{Ask, CallError, Class, Kind, Pool};
 use crate::storage::{Engine, Entries, Error};
-use crate::types::{Entry, Key, NodeName, RequestId, Seq, Space};
+use crate::types::{Entry, Key, NodeName, Seq, Space};
 
 /// Asks a node what its copy holds, and with `key` also which version of that key.
 pub async fn ask(
@@ -26,7 +24,7 @@ pub async fn ask(
         kind: Kind::Inspect,
         shard: node.shard,
         epoch: map.epoch_of(node.shard),
-        request_id: RequestId(rand::rng().random()),
+        request_id: pool.new_request_id(),
         body: Inspect { key }.encode(),
         answer_wait: wait,
         total_wait: wait,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use rand::RngExt;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -29,6 +28,8 @@ const QUESTION_WAIT: Duration = Duration::from_millis(500);
 const QUESTION_PAUSE: Duration = Duration::from_millis(50);
 /// A halted leader asks again in so long: its operator may have decided.
 const HALTED_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at whether the cluster's uid is known and written down.
+const CLUSTER_UID_PAUSE: Duration = Duration::from_secs(1);
 /// The shard whose leader draws the cluster's uid.
 const UID_SHARD: ShardIndex = ShardIndex(0);
 
@@ -87,6 +88,21 @@ impl Pair {
         join_all(others.map(|node| ask_until_heard(|| exchange::ask(pool, map, local, node, QUESTION_WAIT)))).await;
     }
 
+    /// Writes the cluster's uid down once it is known; ends then.
+    pub async fn keep_cluster_uid(self: Arc<Self>) {
+        loop {
+            sleep(CLUSTER_UID_PAUSE).await;
+            let Some(uid) = self.around.local.cluster() else { continue };
+            let facts = Facts { cluster_uid: Some(uid), ..Facts::default() };
+            if self.engine().state().is_ok_and(|state| state.cluster_uid == Some(uid)) {
+                return;
+            }
+            if let Err(refusal) = self.writer.note(facts).await {
+                warn!(shard = self.shard.name, %refusal, "cannot write the cluster's uid down yet");
+            }
+        }
+    }
+
     fn judge_opening(&self, answers: &BTreeMap<NodeName, Option<Holding>>) -> Opening {
         let epoch = self.epoch();
         self.writer
@@ -106,10 +122,10 @@ impl Pair {
         for name in silent {
             warn!(shard = self.shard.name, replica = %name, "a replica is silent: leading without knowing what it holds");
         }
-        let uid = *self.uid.write().get_or_insert_with(|| ShardUid(rand::rng().random()));
+        let uid = *self.uid.write().get_or_insert_with(|| ShardUid(self.around.random.id()));
         let local = &self.around.local;
         if self.shard.index == UID_SHARD && local.cluster().is_none() {
-            local.adopt(ClusterUid(rand::rng().random()));
+            local.adopt(ClusterUid(self.around.random.id()));
         }
         let epoch = self.epoch();
         let facts = Facts {

@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::cluster::ClusterMap;
 use crate::config::{Node, Settings, Shard};
 use crate::peer::{Local, Pool};
+use crate::random::Random;
 use crate::storage::writer::{Handle, Upkeep};
 use crate::storage::{Engine, Files, State};
 use crate::types::{Incarnation, Seq, ShardUid};
@@ -63,6 +64,8 @@ pub struct Surroundings {
     pub local: Arc<Local>,
     /// Time.
     pub clock: Clock,
+    /// Chance.
+    pub random: Random,
     /// Limits and intervals.
     pub settings: Arc<Settings>,
 }

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use rand::RngExt;
 use tokio::time::timeout;
 use tracing::info;
 
@@ -98,7 +97,7 @@ impl Pair {
         let (Duty::Leading, Some(shard_uid)) = (self.duty(), self.uid()) else {
             return ended("this node does not lead the shard");
         };
-        let id: u64 = rand::rng().random();
+        let id = self.around.random.id();
         let now = self.around.clock.now();
         // The pin and the end belong together: an entry between them would be missing from the copy.
         let history = self

@@ -1,0 +1,115 @@
+//! What must be right with any request before its route is looked at: one host, a header block within its limit, an
+//! expectation that can be met, a path that can be decoded.
+
+use axum::http::header::{EXPECT, HOST};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Version};
+
+use super::error::{Kind, Problem};
+use super::params::{self, Plus};
+use crate::config::Settings;
+
+/// Refuses what no route could take.
+pub(super) fn check(parts: &Parts, settings: &Settings) -> Result<(), Problem> {
+    check_size(&parts.headers, settings.header_bytes_max)?;
+    check_host(&parts.headers, parts.version)?;
+    check_expectation(&parts.headers)?;
+    let path = parts.uri.path();
+    if path.contains('%') {
+        params::decode(path.as_bytes(), Plus::Plus).map_err(|_| params::bad_percent("the path"))?;
+    }
+    Ok(())
+}
+
+/// Whether the client waits for a `100 Continue` before it sends its body.
+pub(super) fn awaits_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// The block as it stood on the wire: `name: value` and a line end each. The request line has a bound of its own.
+fn check_size(headers: &HeaderMap, max: usize) -> Result<(), Problem> {
+    let len: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if len > max {
+        return Err(Problem::new(
+            Kind::HeadersTooLarge,
+            format!("the header block has {len} bytes; the limit is {max}"),
+        )
+        .limit(max, "limits.header_bytes_max in sharding.toml"));
+    }
+    Ok(())
+}
+
+/// RFC 9112, section 3.2: `400` for none, for two, and for one that is no host.
+fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Problem> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let Some(host) = hosts.next() else {
+        return if version == Version::HTTP_11 { Err(no_host("there is no Host header")) } else { Ok(()) };
+    };
+    if hosts.next().is_some() {
+        return Err(no_host("there are two Host headers"));
+    }
+    let is_host = host.is_empty() || !host.as_bytes().contains(&b'@') && Authority::try_from(host.as_bytes()).is_ok();
+    if is_host { Ok(()) } else { Err(no_host("the Host header is no host")) }
+}
+
+fn no_host(detail: &str) -> Problem {
+    Problem::bad_request(detail).hint("send one Host header, with the host and port of the address you connected to")
+}
+
+fn check_expectation(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get(EXPECT) {
+        Some(_) if !awaits_continue(headers) => {
+            Err(Problem::new(Kind::ExpectationFailed, "the only expectation that can be met is 100-continue"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::Request;
+
+    fn status(path: &str, headers: &[(&str, &str)], version: Version) -> u16 {
+        let mut request = Request::builder().uri(path).version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, _) = request.body(Body::empty()).unwrap().into_parts();
+        check(&parts, &Settings::default()).map_or_else(|problem| problem.status().as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn host_must_be_there_once_and_be_one() {
+        assert_eq!(status("/", &[("host", "a:80")], Version::HTTP_11), 200);
+        assert_eq!(status("/", &[("host", "[::1]:80")], Version::HTTP_11), 200);
+        assert_eq!(status("/", &[], Version::HTTP_11), 400);
+        assert_eq!(status("/", &[], Version::HTTP_10), 200);
+        assert_eq!(status("/", &[("host", "a"), ("host", "a")], Version::HTTP_10), 400);
+        for bad in ["a b", "a@b", "a/b", "a:b:c"] {
+            assert_eq!(status("/", &[("host", bad)], Version::HTTP_11), 400, "{bad}");
+        }
+    }
+
+    #[test]
+    fn headers_over_the_limit_are_431() {
+        let long = "x".repeat(16 << 10);
+        assert_eq!(status("/", &[("host", "a"), ("x", &long)], Version::HTTP_11), 431);
+        assert_eq!(status("/", &[("host", "a"), ("x", &long[100..])], Version::HTTP_11), 200);
+    }
+
+    #[test]
+    fn expectation_other_than_continue_is_417() {
+        assert_eq!(status("/", &[("host", "a"), ("expect", "100-Continue")], Version::HTTP_11), 200);
+        assert_eq!(status("/", &[("host", "a"), ("expect", "coffee")], Version::HTTP_11), 417);
+    }
+
+    #[test]
+    fn path_with_a_bare_percent_is_400() {
+        assert_eq!(status("/v1/kv/a%2Fb", &[("host", "a")], Version::HTTP_11), 200);
+        assert_eq!(status("/v1/kv/a%2", &[("host", "a")], Version::HTTP_11), 400);
+        assert_eq!(status("/nowhere%zz", &[("host", "a")], Version::HTTP_11), 400);
+    }
+}

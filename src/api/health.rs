@@ -1,0 +1,78 @@
+//! `/livez` and `/readyz`: `200` or `503`, a line per check.
+
+use std::fmt::Write;
+
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+
+use super::answer;
+use super::asked::Asked;
+use super::controls;
+use super::error::Problem;
+use super::params::Accepts;
+use crate::store::view::{Check, Readiness};
+
+const LIVE: Accepts = Accepts { own: &[], controls: &[], not_built: &[] };
+const READY: Accepts = Accepts { own: &["for"], controls: &[], not_built: &["max_lag", "max_at_risk"] };
+
+/// `/livez`: the process does its work.
+pub(super) fn live(asked: &Asked<'_>) -> Result<Response, Problem> {
+    asked.query(&LIVE)?;
+    controls::refuse_unknown(asked.headers(), LIVE.controls)?;
+    Ok(render(&asked.store().liveness()))
+}
+
+/// `/readyz`: it can do its role; with `for=`, it can serve reads or take writes.
+pub(super) fn ready(asked: &Asked<'_>) -> Result<Response, Problem> {
+    let params = asked.query(&READY)?;
+    controls::refuse_unknown(asked.headers(), READY.controls)?;
+    let question = match params.text("for")? {
+        None => Readiness::Role,
+        Some("reads") => Readiness::Reads,
+        Some("writes") => Readiness::Writes,
+        Some(other) => {
+            let other = other.escape_debug();
+            return Err(Problem::bad_request(format!("for={other} is not understood")).hint("for is reads or writes"));
+        }
+    };
+    Ok(render(&asked.store().readiness(question)))
+}
+
+fn render(checks: &[Check]) -> Response {
+    let mut lines = String::new();
+    for Check { name, ok, detail } in checks {
+        let verdict = if *ok { "ok" } else { "FAILED" };
+        writeln!(lines, "{verdict} {name}: {detail}").unwrap_or_else(|_| unreachable!("a String takes all"));
+    }
+    if checks.iter().all(|check| check.ok) {
+        return answer::text(StatusCode::OK, lines);
+    }
+    let mut response = answer::text(StatusCode::SERVICE_UNAVAILABLE, lines);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    fn check(name: &str, ok: bool) -> Check {
+        Check { name: name.to_owned(), ok, detail: "why".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn health_one_failed_check_is_503_with_a_line_for_each() {
+        let response = render(&[check("role", true), check("disk", false)]);
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "ok role: why\nFAILED disk: why\n");
+    }
+
+    #[test]
+    fn health_all_well_is_200() {
+        assert_eq!(render(&[check("role", true)]).status(), 200);
+    }
+}

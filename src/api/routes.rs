@@ -1,0 +1,275 @@
+//! The one table of documented routes: path, methods, and who answers. What stands here and is not built yet answers
+//! `501`; what does not stand here is `404`.
+//!
+//! Paths are matched as they came, byte for byte. HEAD is answered like GET where GET only reads, and is `405` where it
+//! would write; axum drops the body and keeps its length. OPTIONS is answered from the table.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{ALLOW, X_CONTENT_TYPE_OPTIONS};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use futures_util::FutureExt;
+use std::sync::Arc;
+
+use super::asked::Asked;
+use super::body::Upload;
+use super::error::{Kind, Problem};
+use super::{Api, admin, controls, curl, framing, health, kv, origin};
+use crate::store::{Applied, Code};
+use crate::types::RequestId;
+
+/// A documented route.
+struct Route {
+    path: Path,
+    methods: &'static [(Method, Deed)],
+}
+
+/// The paths of a route.
+enum Path {
+    /// Exactly this one.
+    Is(&'static str),
+    /// All that begin with this.
+    Under(&'static str),
+}
+
+/// What a method of a route does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    /// Reads, so HEAD goes too.
+    Reads(Handler),
+    /// Changes data, so another site's page may not ask for it.
+    Writes(Handler),
+}
+
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handler {
+    Set,
+    Get,
+    Delete,
+    NextReplicationKey,
+    KvGet,
+    KvPut,
+    KvDelete,
+    Cluster,
+    Explain,
+    Live,
+    Ready,
+    Status,
+    NotBuilt,
+}
+
+use Deed::{Reads, Writes};
+use Handler::NotBuilt;
+use Path::{Is, Under};
+
+/// API.md, sections 1 and 2. The first that matches answers.
+const ROUTES: &[Route] = &[
+    Route {
+        path: Is("/set"),
+        methods: &[
+            (Method::GET, Writes(Handler::Set)),
+            (Method::PUT, Writes(Handler::Set)),
+            (Method::POST, Writes(Handler::Set)),
+        ],
+    },
+    Route { path: Is("/get"), methods: &[(Method::GET, Reads(Handler::Get))] },
+    Route {
+        path: Is("/delete"),
+        methods: &[
+            (Method::GET, Writes(Handler::Delete)),
+            (Method::POST, Writes(Handler::Delete)),
+            (Method::DELETE, Writes(Handler::Delete)),
+        ],
+    },
+    Route { path: Is("/purge"), methods: &[(Method::POST, Writes(NotBuilt))] },
+    Route { path: Is("/next-replication-key"), methods: &[(Method::GET, Reads(Handler::NextReplicationKey))] },
+    Route { path: Is("/v1/kv"), methods: KV },
+    Route { path: Under(kv::UNDER), methods: KV },
+    Route { path: Is("/v1/keys"), methods: &[(Method::GET, Reads(NotBuilt))] },
+    Route { path: Is("/v1/batch"), methods: &[(Method::POST, Writes(NotBuilt))] },
+    Route { path: Is("/v1/watch"), methods: &[(Method::GET, Reads(NotBuilt))] },
+    Route { path: Is("/v1/explain"), methods: &[(Method::GET, Reads(Handler::Explain))] },
+    Route { path: Is("/v1/receipt"), methods: &[(Method::GET, Reads(NotBuilt))] },
+    Route { path: Is("/v1/cluster"), methods: &[(Method::GET, Reads(Handler::Cluster))] },
+    Route { path: Is("/livez"), methods: &[(Method::GET, Reads(Handler::Live))] },
+    Route { path: Is("/readyz"), methods: &[(Method::GET, Reads(Handler::Ready))] },
+    Route { path: Is("/metrics"), methods: &[(Method::GET, Reads(NotBuilt))] },
+    Route { path: Is("/openapi.json"), methods: &[(Method::GET, Reads(NotBuilt))] },
+    Route { path: Is("/docs"), methods: &[(Method::GET, Reads(NotBuilt))] },
+    Route { path: Is("/"), methods: &[(Method::GET, Reads(NotBuilt))] },
+    Route { path: Is("/admin/v1/status"), methods: &[(Method::GET, Reads(Handler::Status))] },
+    Route {
+        path: Under("/admin/v1/"),
+        methods: &[
+            (Method::GET, Reads(NotBuilt)),
+            (Method::PUT, Writes(NotBuilt)),
+            (Method::POST, Writes(NotBuilt)),
+            (Method::DELETE, Writes(NotBuilt)),
+        ],
+    },
+];
+
+const KV: &[(Method, Deed)] = &[
+    (Method::GET, Reads(Handler::KvGet)),
+    (Method::PUT, Writes(Handler::KvPut)),
+    (Method::DELETE, Writes(Handler::KvDelete)),
+    (Method::POST, Writes(NotBuilt)),
+];
+
+impl Route {
+    fn matches(&self, path: &str) -> bool {
+        match self.path {
+            Is(exactly) => path == exactly,
+            Under(beginning) => path.starts_with(beginning),
+        }
+    }
+
+    /// What `method` does here; none when the route does not have it.
+    fn deed(&self, method: &Method) -> Option<Deed> {
+        let of = |wanted: &Method| self.methods.iter().find(|(method, _)| method == wanted).map(|(_, deed)| *deed);
+        if *method == Method::HEAD { of(&Method::GET).filter(|deed| matches!(deed, Reads(_))) } else { of(method) }
+    }
+
+    /// The `Allow` header.
+    fn allow(&self) -> String {
+        let mut names: Vec<&str> = self.methods.iter().map(|(method, _)| method.as_str()).collect();
+        if self.deed(&Method::HEAD).is_some() {
+            names.insert(1, "HEAD");
+        }
+        names.push("OPTIONS");
+        names.join(", ")
+    }
+}
+
+/// Answers a request, whatever it is and whatever becomes of it. A handler that panics answers `500` and takes nothing
+/// else with it.
+pub(super) async fn respond(api: &Api, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let asked = Asked { api, parts: &parts, id: RequestId(rand::random()), began: api.store.clock().now() };
+    let mut upload = Upload::new(body, Arc::clone(&api.body_budget));
+    let answer = AssertUnwindSafe(answer(&asked, &mut upload)).catch_unwind().await;
+    upload.linger(framing::awaits_continue(&parts.headers));
+    let answer = answer.unwrap_or_else(|_| Err(panicked(&parts)));
+    let mut response = answer.unwrap_or_else(|problem| {
+        log(&asked, &problem);
+        problem.into_response()
+    });
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn answer(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Problem> {
+    let Parts { method, uri, headers, .. } = asked.parts;
+    framing::check(asked.parts, asked.settings())?;
+    if *method == Method::OPTIONS && uri.path() == "*" {
+        return Ok(options("GET, HEAD, PUT, POST, DELETE, OPTIONS"));
+    }
+    let Some(route) = ROUTES.iter().find(|route| route.matches(uri.path())) else {
+        return Err(Problem::new(Kind::NoSuchRoute, format!("there is no route {}", uri.path().escape_debug())));
+    };
+    if *method == Method::OPTIONS {
+        return Ok(options(&route.allow()));
+    }
+    let handler = match route.deed(method) {
+        None => return Err(Problem::method_not_allowed(method.as_str(), uri.path(), &route.allow())),
+        Some(Reads(handler)) => handler,
+        Some(Writes(handler)) => {
+            origin::refuse_cross_site(headers)?;
+            handler
+        }
+    };
+    match handler {
+        Handler::Set => curl::set(asked, upload).await,
+        Handler::Get => curl::get(asked).await,
+        Handler::Delete => curl::delete(asked, upload).await,
+        Handler::NextReplicationKey => curl::next_replication_key(asked).await,
+        Handler::KvGet => kv::get(asked).await,
+        Handler::KvPut => kv::put(asked, upload).await,
+        Handler::KvDelete => kv::delete(asked).await,
+        Handler::Cluster => admin::cluster(asked),
+        Handler::Explain => admin::explain(asked).await,
+        Handler::Live => health::live(asked),
+        Handler::Ready => health::ready(asked),
+        Handler::Status => admin::status(asked).await,
+        Handler::NotBuilt => {
+            controls::refuse_unknown(headers, controls::DATA)?;
+            Err(Problem::not_built(format_args!("{method} {}", uri.path().escape_debug())))
+        }
+    }
+}
+
+fn options(allow: &str) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    if let Ok(allow) = HeaderValue::from_str(allow) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    response
+}
+
+/// What became of a write whose handler panicked, nobody knows.
+fn panicked(parts: &Parts) -> Problem {
+    let route = ROUTES.iter().find(|route| route.matches(parts.uri.path()));
+    let is_write = matches!(route.and_then(|route| route.deed(&parts.method)), Some(Writes(_)));
+    let applied = if is_write { Applied::Unknown } else { Applied::No };
+    Problem::new(Kind::Store(Code::Internal), "the request's handler panicked").applied(applied)
+}
+
+/// The operator reads what is this node's own fault; the rest is the client's to read.
+fn log(asked: &Asked<'_>, problem: &Problem) {
+    let (id, method, path) = (asked.id, &asked.parts.method, asked.parts.uri.path());
+    let (status, detail) = (problem.status().as_u16(), problem.detail());
+    if problem.is_ours() {
+        tracing::error!(request = %id, %method, path, status, "{detail}");
+    } else {
+        tracing::debug!(request = %id, %method, path, status, "{detail}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(path: &str) -> &'static Route {
+        ROUTES.iter().find(|route| route.matches(path)).unwrap()
+    }
+
+    #[test]
+    fn allow_names_head_only_where_get_reads() {
+        assert_eq!(route("/set").allow(), "GET, PUT, POST, OPTIONS");
+        assert_eq!(route("/delete").allow(), "GET, POST, DELETE, OPTIONS");
+        assert_eq!(route("/get").allow(), "GET, HEAD, OPTIONS");
+        assert_eq!(route("/v1/kv/a").allow(), "GET, HEAD, PUT, DELETE, POST, OPTIONS");
+        assert_eq!(route("/purge").allow(), "POST, OPTIONS");
+    }
+
+    #[test]
+    fn head_on_a_route_that_writes_is_none_of_its_methods() {
+        assert_eq!(route("/set").deed(&Method::HEAD), None);
+        assert_eq!(route("/delete").deed(&Method::HEAD), None);
+        assert_eq!(route("/v1/kv/a").deed(&Method::HEAD), Some(Reads(Handler::KvGet)));
+    }
+
+    #[test]
+    fn paths_match_byte_for_byte() {
+        assert!(
+            ROUTES.iter().all(|route| !route.matches("/get/") && !route.matches("//get") && !route.matches("/Get"))
+        );
+        assert_eq!(route("/v1/kv//a/../").deed(&Method::GET), Some(Reads(Handler::KvGet)));
+        assert_eq!(route("/admin/v1/status").deed(&Method::GET), Some(Reads(Handler::Status)));
+        assert_eq!(route("/admin/v1/takeover").deed(&Method::POST), Some(Writes(NotBuilt)));
+    }
+
+    #[test]
+    fn panic_in_a_write_is_an_unknown_outcome() {
+        let parts = |method: &str| Request::builder().method(method).uri("/set?key=a").body(()).unwrap().into_parts().0;
+        assert!(format!("{:?}", panicked(&parts("GET"))).contains("Unknown"));
+        let read = Request::builder().uri("/get").body(()).unwrap().into_parts().0;
+        assert!(format!("{:?}", panicked(&read)).contains("applied: No"));
+    }
+}

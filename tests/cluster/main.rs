@@ -1,0 +1,26 @@
+//! Stories with real processes: a cluster of `kv serve`, killed, stopped, wiped and misconfigured, and asked afterwards.
+//!
+//! One story per file; its head says what is promised. Nothing here asserts speed that a busy machine could break: waits
+//! are polls with generous bounds. `OSTRACA_TEST_ROUNDS=200 cargo test --test cluster storm` makes the loops long.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test may panic, and waits in real time"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod drift;
+mod empty_disk;
+mod everywhere;
+mod files;
+mod frozen;
+mod leader_away;
+mod leaving;
+mod lost_leader;
+mod outcome;
+mod restart;
+mod storm;

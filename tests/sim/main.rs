@@ -1,0 +1,64 @@
+//! The store on a simulated disk, one invariant per file.
+//!
+//! - [`crash`]: the power goes at any call, in a recovery too: what was committed is there, as a whole.
+//! - [`io_error`]: any one call fails: nothing is lost, torn or unopenable, and the engine says that it failed.
+//! - [`teeth`]: the same checker on a disk whose fsync lies must find what is lost.
+//!
+//! Every run is made of one number. A failure prints it with the command that runs it again; `OSTRACA_SIM_RUNS` sets how
+//! many are made, `OSTRACA_SIM_SEED` the first.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests panic")]
+
+mod crash;
+mod disk;
+mod io_error;
+mod model;
+mod teeth;
+mod workload;
+
+use ostraca::storage::Identity;
+use ostraca::storage::open::{OpenError, Options};
+use ostraca::storage::redb::RedbEngine;
+use ostraca::types::ShardIndex;
+
+use disk::Disk;
+
+/// The first seed of a run of many.
+fn first_seed() -> u64 {
+    number("OSTRACA_SIM_SEED").unwrap_or(0)
+}
+
+/// How many seeds are run: `usual`, unless the environment says otherwise.
+fn runs(usual: u64) -> u64 {
+    number("OSTRACA_SIM_RUNS").unwrap_or(usual)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}")))
+}
+
+/// Fails a test with the command that runs the same again.
+fn fail(test: &str, seed: u64, what: &str) -> ! {
+    panic!("seed {seed}: {what}\nagain: OSTRACA_SIM_SEED={seed} OSTRACA_SIM_RUNS=1 cargo test --test sim {test}")
+}
+
+/// Opens the copy on a disk. The cache is too small to answer reads, so that they reach the disk.
+fn open(disk: &Disk) -> Result<RedbEngine, OpenError> {
+    let identity =
+        Identity { shard_name: "Mumbai".to_owned(), shard: ShardIndex(2), shard_count: 4, hash: "fnv1a".to_owned() };
+    RedbEngine::on_backend(disk.clone(), &identity, Options { cache_bytes: 16 << 10 })
+}
+
+/// A disk with an empty copy, properly closed. (Creation on a real disk happens under another name, and is not part of
+/// what must survive.)
+fn disk_with_a_copy() -> Disk {
+    use std::sync::OnceLock;
+    static MADE: OnceLock<Vec<u8>> = OnceLock::new();
+    let contents = MADE.get_or_init(|| {
+        let disk = Disk::new(Vec::new());
+        drop(open(&disk).unwrap());
+        disk.contents()
+    });
+    Disk::new(contents.clone())
+}

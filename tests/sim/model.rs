@@ -1,0 +1,115 @@
+//! What a copy must hold, worked out from the batches alone, in the plainest way: everything is kept in maps, nothing is
+//! shared with the engines.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ostraca::storage::{ApplyRule, Batch, Engine, Entries, Trim};
+use ostraca::types::{Change, Cursor, Entry, Epoch, Key, NodeName, Record, Seq, ShardUid, Space};
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Model {
+    data: BTreeMap<Key, Bytes>,
+    log: BTreeMap<u64, Bytes>,
+    pub(crate) end: u64,
+    pub(crate) applied: u64,
+    pub(crate) log_start: u64,
+    rows: Vec<(Epoch, u64, u64)>,
+    cursors: BTreeMap<NodeName, Option<Cursor>>,
+    epoch: Option<Epoch>,
+    shard_uid: Option<ShardUid>,
+}
+
+impl Model {
+    /// The model after a batch.
+    pub(crate) fn after(&self, batch: &Batch) -> Model {
+        let mut next = self.clone();
+        for (_, key, record) in &batch.install {
+            next.data.insert(key.clone(), record.clone());
+        }
+        if let Some(adopted) = &batch.adopt {
+            next.log.clear();
+            let rows = adopted.rows().iter();
+            next.rows = rows.map(|row| (row.epoch.clone(), row.incarnation.0, row.first.0)).collect();
+            (next.end, next.applied, next.log_start) = (adopted.end().0, adopted.end().0, adopted.end().0);
+        }
+        for appended in &batch.append {
+            let entry = &appended.entry;
+            next.log.insert(entry.seq.0, appended.bytes.clone());
+            next.end = entry.seq.0;
+            if next
+                .rows
+                .last()
+                .is_none_or(|(epoch, incarnation, _)| (epoch, *incarnation) != (&entry.epoch, entry.incarnation.0))
+            {
+                next.rows.push((entry.epoch.clone(), entry.incarnation.0, entry.seq.0));
+            }
+        }
+        while batch.apply_to.is_some_and(|to| next.applied < to.0) {
+            next.applied += 1;
+            let entry = Entry::decode(next.log[&next.applied].clone()).unwrap();
+            next.apply(&entry, batch.apply_rule);
+        }
+        next.cursors.extend(batch.cursors.iter().cloned());
+        if let Some(trim) = &batch.trim {
+            next.trim(trim);
+        }
+        next.epoch = batch.epoch.clone().or(next.epoch);
+        next.shard_uid = batch.shard_uid.or(next.shard_uid);
+        next
+    }
+
+    fn apply(&mut self, entry: &Entry, rule: ApplyRule) {
+        for mutation in &entry.mutations {
+            let present = self.data.get(&mutation.key).map(|bytes| Record::decode(bytes.clone()).unwrap());
+            if rule == ApplyRule::IfNewer && present.is_some_and(|record| record.version.seq() >= entry.seq) {
+                continue;
+            }
+            match &mutation.change {
+                Change::Put(content) => self.data.insert(mutation.key.clone(), entry.record(content).encode()),
+                Change::Delete => self.data.remove(&mutation.key),
+            };
+        }
+    }
+
+    fn trim(&mut self, trim: &Trim) {
+        for _ in 0..trim.entries_max {
+            let bytes: u64 = self.log_bytes();
+            if self.log_start >= trim.up_to.0.min(self.applied) || bytes <= trim.keep_bytes {
+                return;
+            }
+            self.log_start += 1;
+            self.log.remove(&self.log_start);
+        }
+    }
+
+    fn log_bytes(&self) -> u64 {
+        self.log.values().map(|bytes| bytes.len() as u64).sum()
+    }
+
+    /// Whether the engine holds exactly this. Says what it does not.
+    pub(crate) fn check(&self, engine: &dyn Engine) -> Result<(), String> {
+        let state = engine.state().map_err(|error| format!("no state: {error}"))?;
+        same("end", state.history.end().0, self.end)?;
+        same("applied", state.applied.0, self.applied)?;
+        same("log_start", state.log_start.0, self.log_start)?;
+        same("log_bytes", state.log_bytes, self.log_bytes())?;
+        let rows = state.history.rows().iter();
+        let rows: Vec<_> = rows.map(|row| (row.epoch.clone(), row.incarnation.0, row.first.0)).collect();
+        same("history", &rows, &self.rows)?;
+        same("cursors", state.cursors.into_iter().collect(), self.cursors.clone())?;
+        same("epoch", &state.epoch, &self.epoch)?;
+        same("shard uid", &state.shard_uid, &self.shard_uid)?;
+        let log = engine.entries(state.log_start, usize::MAX).map_err(|error| format!("no log: {error}"))?;
+        same("log", log, Entries::Found(self.log.values().cloned().collect()))?;
+        let chunk = engine.chunk(Space::Data, None, usize::MAX).map_err(|error| format!("no data: {error}"))?;
+        same("data", chunk.records.into_iter().collect(), self.data.clone())?;
+        same("chunk position", chunk.at, Seq(self.applied))?;
+        same("keys", engine.stats().map_err(|error| error.to_string())?.keys, self.data.len() as u64)
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<(), String> {
+    let short = |value: &T| format!("{value:?}").chars().take(300).collect::<String>();
+    if found == expected { Ok(()) } else { Err(format!("{what} is {}, not {}", short(&found), short(&expected))) }
+}
