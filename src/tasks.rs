@@ -16,25 +16,19 @@ pub const STOP_WAIT: Duration = Duration::from_secs(5);
 ///
 /// | task | on an error | on a stop |
 /// |---|---|---|
-/// | `Listen` | a failed accept is logged and tried again | stops accepting, finishes requests |
-/// | `Peer` | the connection ends, its caller opens another | reads no new request, finishes those it has |
-/// | `Write` | answers its client | finishes: it belongs to no connection |
 /// | `Lead` | asks again until it can decide | dropped |
 /// | `Follow` | backs off and polls again | dropped between two batches |
 /// | `Exchange` | asks again at the next round | dropped |
+///
+/// Besides these, a node's tracker holds what others began: a client's write ([`Tasks::carry`]), which finishes, and the
+/// connections of peers, which read no new request and finish those they have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskKind {
-    /// Accepts connections and serves HTTP.
-    Listen,
-    /// Serves one peer's connection.
-    Peer,
-    /// Carries one client's write to its end.
-    Write,
-    /// Finds out whether this node may lead its shard.
+    /// Finds out whether this node may lead its shard, and leads it.
     Lead,
     /// Pulls a shard from its leader.
     Follow,
-    /// Exchanges the cluster's facts with other nodes.
+    /// Exchanges the cluster's facts with other nodes, and writes them down.
     Exchange,
 }
 
@@ -46,17 +40,6 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Runs something that must finish, also when the node stops meanwhile.
-    pub fn spawn<F>(&self, kind: TaskKind, task: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.tracker.spawn(async move {
-            task.await;
-            debug!(?kind, "task ended");
-        });
-    }
-
     /// Runs something to its end, also when its caller leaves meanwhile, and returns what came of it; none when it
     /// panicked.
     pub async fn carry<F>(&self, task: F) -> Option<F::Output>
@@ -72,11 +55,12 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let stop = self.stop.clone();
-        self.spawn(kind, async move {
+        self.tracker.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
             }
+            debug!(?kind, "task ended");
         });
     }
 

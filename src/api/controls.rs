@@ -71,16 +71,20 @@ impl Controls {
             }
         }
         check_ack(one("ack", params, headers)?)?;
+        let route = route(params.text("route")?.or(header("route", headers)?))?;
         Ok(Controls {
-            consistency: consistency(one("consistency", params, headers)?)?,
-            route: route(params.text("route")?.or(header("route", headers)?))?,
+            consistency: consistency(one("consistency", params, headers)?, route)?,
+            route,
             deadline: began + timeout(one("timeout", params, headers)?, settings)?,
         })
     }
 }
 
-fn consistency(text: Option<&str>) -> Result<Consistency, Problem> {
+/// Who asks for this node's copy (`route=local`) and for no consistency gets what that copy holds, labelled as `any` where
+/// it is not the leader's; who asks for the leader's gets that or an error.
+fn consistency(text: Option<&str>, route: Route) -> Result<Consistency, Problem> {
     match text {
+        None if route == Route::Local => Ok(Consistency::Any),
         None | Some("leader") => Ok(Consistency::Leader),
         Some("any") => Ok(Consistency::Any),
         Some(name @ ("bounded" | "session")) => {

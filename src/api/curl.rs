@@ -2,8 +2,8 @@
 
 use std::str;
 
-use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,7 +16,6 @@ use super::body::Upload;
 use super::controls::{self, Controls};
 use super::error::{Kind, Problem};
 use super::params::{Accepts, Params};
-use crate::config::Settings;
 use crate::store::Operation;
 use crate::types::{Change, Content, Key, Mutation};
 
@@ -25,7 +24,7 @@ const SET: Accepts = Accepts { own: &["key", "value"], controls: controls::DATA,
 const DELETE: Accepts = Accepts { own: &["key"], controls: controls::DATA, not_built: &[] };
 const NOTHING: Accepts = Accepts { own: &[], controls: &[], not_built: &[] };
 
-/// A form may take three bytes for each byte of key and value, and something for its controls.
+/// A form may take three bytes for each byte of key and value, and this much for its names and controls.
 const FORM_SLACK_BYTES: usize = 4096;
 
 /// `/get?key=K`: the value's bytes.
@@ -40,28 +39,49 @@ pub(super) async fn get(asked: &Asked<'_>) -> Result<Response, Problem> {
 
 /// `/set?key=K&value=V`, with the value in the query, in a form, or as the body.
 pub(super) async fn set(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Problem> {
-    let Written { key, controls, params, body } = match understand(asked, upload, &SET).await? {
+    let is_get = asked.parts.method == Method::GET;
+    let refusal = |params: &Params| match params.get("value") {
+        Some(_) => Some(Problem::bad_request("there is a value parameter and a body").hint("send the value once")),
+        None => is_get.then(get_without_value),
+    };
+    let Written { key, controls, params, body } = match understand(asked, upload, &SET, refusal).await? {
         Understood::Elsewhere(redirect) => return Ok(redirect),
         Understood::Here(written) => written,
     };
-    let value = value_of(&params, body, asked.parts.method == axum::http::Method::GET)?;
-    let len_max = asked.settings().value_bytes_max;
-    if value.len() > len_max {
+    let value = value_of(&params, body, is_get)?;
+    if value.len() > asked.settings().value_bytes_max {
         return Err(Problem::value_too_large(Some(value.len() as u64), asked.settings()));
     }
     answer::done(asked.call(Operation::Put { key, content: Content::of(value) }, &controls).await?)
 }
 
+/// The value that `/set` stores: its parameter, or its raw body (none: the body was a form).
+fn value_of(params: &Params, body: Option<Bytes>, is_get: bool) -> Result<Bytes, Problem> {
+    match (params.get("value"), body) {
+        (Some(value), _) => Ok(value.clone()),
+        (None, _) if is_get => Err(get_without_value()),
+        (None, Some(raw)) => Ok(raw),
+        (None, None) => {
+            Err(Problem::bad_request("the form has no value").hint("add value=V to the form or to the query"))
+        }
+    }
+}
+
+fn get_without_value() -> Problem {
+    Problem::bad_request("a GET of /set needs a value parameter")
+        .hint("add &value=V, or send the value as the body of a PUT")
+}
+
 /// `/delete?key=K`, with the key in the query or in a form.
 pub(super) async fn delete(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Problem> {
-    let Written { key, controls, body, .. } = match understand(asked, upload, &DELETE).await? {
+    let refusal = |_: &Params| {
+        let problem = Problem::bad_request("/delete takes no body, save a form with its parameters");
+        Some(problem.hint("send the key as ?key=K, and no body"))
+    };
+    let Written { key, controls, .. } = match understand(asked, upload, &DELETE, refusal).await? {
         Understood::Elsewhere(redirect) => return Ok(redirect),
         Understood::Here(written) => written,
     };
-    if body.is_some_and(|raw| !raw.is_empty()) {
-        return Err(Problem::bad_request("/delete takes no body, save a form with its parameters")
-            .hint("send the key as ?key=K and no body"));
-    }
     answer::done(asked.call(Operation::Delete { key }, &controls).await?)
 }
 
@@ -81,43 +101,60 @@ enum Understood {
 }
 
 /// Understands a write. What the head alone shows to be wrong, or elsewhere, is answered before the body is read.
-async fn understand(asked: &Asked<'_>, upload: &mut Upload, accepts: &Accepts) -> Result<Understood, Problem> {
+/// `refusal` says why these parameters cannot go with a raw body that is not empty.
+async fn understand(
+    asked: &Asked<'_>,
+    upload: &mut Upload,
+    accepts: &Accepts,
+    refusal: impl Fn(&Params) -> Option<Problem>,
+) -> Result<Understood, Problem> {
     controls::refuse_conditions(asked.headers())?;
     let label = label(asked.headers())?;
     let mut params = asked.query(accepts)?;
     let mut controls = asked.controls(&params, accepts)?;
-    let is_key_in_query = params.get("key").is_some();
-    if is_key_in_query || label != Label::Form || upload.is_empty() {
-        let key = asked.key(&params)?;
-        if let Some(redirect) = asked.elsewhere(&key, &controls) {
-            return Ok(Understood::Elsewhere(redirect));
+    let is_key_known = label == Label::Raw || upload.is_empty() || params.get("key").is_some();
+    if is_key_known && let Some(redirect) = asked.elsewhere(&asked.key(&params)?, &controls) {
+        return Ok(Understood::Elsewhere(redirect));
+    }
+    let time_left = asked.time_left(controls.deadline);
+    let mut body = None;
+    match label {
+        Label::Raw => {
+            let refused = refusal(&params);
+            let len_max = if refused.is_some() { 0 } else { asked.settings().value_bytes_max };
+            let raw = upload.read(len_max, time_left, asked.settings()).await;
+            // Too large for a body that must be empty: what is wrong is that it is there.
+            body = Some(raw.map_err(|problem| refused.filter(|_| problem.is_too_large()).unwrap_or(problem))?);
         }
-    }
-    if params.get("value").is_some() && label == Label::Raw && !upload.is_empty() {
-        // May still turn out to be empty, if it is streamed; one byte tells.
-        upload.read(0, asked.time_left(controls.deadline), asked.settings()).await.map_err(|_| two_values())?;
-    }
-    let len_max = body_bytes_max(label, asked.settings());
-    let mut body = Some(upload.read(len_max, asked.time_left(controls.deadline), asked.settings()).await?);
-    if label == Label::Form
-        && let Some(bytes) = body.take_if(|bytes| !bytes.is_empty())
-    {
-        let route_in_query = params.get("route").is_some();
-        if params.join_form(&bytes, accepts)? {
-            if !route_in_query && params.get("route").is_some_and(|route| route == "redirect") {
-                return Err(Problem::bad_request("route=redirect stands in a form, which would go along to the owner")
-                    .hint("put route=redirect into the query, or send KV-Route: redirect"));
+        Label::Form => {
+            let settings = asked.settings();
+            let len_max = 3 * (settings.value_bytes_max + settings.key_bytes_max) + FORM_SLACK_BYTES;
+            let bytes = upload.read(len_max, time_left, settings).await?;
+            if bytes.is_empty() || !join_form(&mut params, &bytes, accepts)? {
+                let refused = if bytes.is_empty() { None } else { refusal(&params) };
+                refused.map_or(Ok(()), Err)?;
+                body = Some(bytes);
             }
             controls = asked.controls(&params, accepts)?;
-        } else {
-            body = Some(bytes);
         }
     }
     let key = asked.key(&params)?;
-    if !is_key_in_query && let Some(redirect) = asked.elsewhere(&key, &controls) {
-        return Ok(Understood::Elsewhere(redirect));
+    match asked.elsewhere(&key, &controls) {
+        Some(redirect) => Ok(Understood::Elsewhere(redirect)),
+        None => Ok(Understood::Here(Written { key, controls, params, body })),
     }
-    Ok(Understood::Here(Written { key, controls, params, body }))
+}
+
+/// Adds the fields of a form, if it is one. A client that follows a redirect sends its form along, where `route=redirect`
+/// would contradict the `route=local` of the new address.
+fn join_form(params: &mut Params, body: &[u8], accepts: &Accepts) -> Result<bool, Problem> {
+    let is_route_in_query = params.get("route").is_some();
+    let is_form = params.join_form(body, accepts)?;
+    if !is_route_in_query && params.get("route").is_some_and(|route| route == "redirect") {
+        return Err(Problem::bad_request("route=redirect stands in a form, which would go along to the owner")
+            .hint("put route=redirect into the query, or send KV-Route: redirect"));
+    }
+    Ok(is_form)
 }
 
 /// How a body is labelled.
@@ -148,31 +185,6 @@ pub(super) fn refuse_content_encoding(headers: &HeaderMap) -> Result<(), Problem
             .hint("send the bytes that you want back, without Content-Encoding"));
     }
     Ok(())
-}
-
-fn body_bytes_max(label: Label, settings: &Settings) -> usize {
-    match label {
-        Label::Raw => settings.value_bytes_max,
-        Label::Form => 3 * (settings.value_bytes_max + settings.key_bytes_max) + FORM_SLACK_BYTES,
-    }
-}
-
-/// The value that `/set` stores, from its parameter or its raw body (none: the body was a form).
-fn value_of(params: &Params, body: Option<Bytes>, is_get: bool) -> Result<Bytes, Problem> {
-    match (params.get("value"), body) {
-        (Some(_), Some(raw)) if !raw.is_empty() => Err(two_values()),
-        (Some(value), _) => Ok(value.clone()),
-        (None, None) => {
-            Err(Problem::bad_request("the form has no value").hint("add value=V to the form or to the query"))
-        }
-        (None, Some(_)) if is_get => Err(Problem::bad_request("a GET of /set needs a value parameter")
-            .hint("add &value=V, or send the value as the body of a PUT")),
-        (None, Some(raw)) => Ok(raw),
-    }
-}
-
-fn two_values() -> Problem {
-    Problem::bad_request("there is a value parameter and a body").hint("send the value once")
 }
 
 /// The oldest entry that some replica lacks, as people look at it.

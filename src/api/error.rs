@@ -295,6 +295,11 @@ impl Problem {
         table(self.0.kind).0
     }
 
+    /// Whether a body was over its limit.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.0.kind == Kind::Store(Code::ValueTooLarge)
+    }
+
     /// For the log: what happened.
     pub(super) fn detail(&self) -> &str {
         &self.0.detail

@@ -20,6 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -28,7 +30,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::util::MapResponse;
 
+use super::gather::{Direct, Gather};
 use super::stall::Stalling;
 use crate::config::Settings;
 
@@ -93,7 +97,6 @@ fn protocol(settings: &Settings) -> http1::Builder {
         .header_read_timeout(HEAD_WAIT_MAX)
         .max_header_size(head_bytes_max)
         .max_buf_size(head_bytes_max + (8 << 10))
-        .pipeline_flush(true)
         .half_close(true);
     http
 }
@@ -109,8 +112,15 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let stream = TokioIo::new(Stalling::new(stream, WRITE_STALL_MAX));
-    let connection = http.serve_connection(stream, TowerToHyperService::new(router)).with_upgrades();
+    let direct = Direct::default();
+    let stream = TokioIo::new(Gather::new(Stalling::new(stream, WRITE_STALL_MAX), direct.clone()));
+    let service = MapResponse::new(router, move |response: Response| {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            direct.set();
+        }
+        response
+    });
+    let connection = http.serve_connection(stream, TowerToHyperService::new(service)).with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

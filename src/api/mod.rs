@@ -27,6 +27,7 @@ mod controls;
 mod curl;
 mod error;
 mod framing;
+mod gather;
 mod health;
 mod kv;
 pub mod listen;
@@ -47,7 +48,6 @@ struct Api {
 
 /// The documented routes over `store`, with an answer for everything else too. More routes can be added to the router;
 /// they bypass the table and its checks.
-#[must_use]
 pub fn router(store: Arc<Store>) -> Router {
     let budget = store.settings().body_bytes_in_flight_max.min(Semaphore::MAX_PERMITS);
     let api = Arc::new(Api { store, body_budget: Arc::new(Semaphore::new(budget)) });

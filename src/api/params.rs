@@ -19,11 +19,7 @@ pub(super) struct Accepts {
 }
 
 impl Accepts {
-    /// Whether the route has a parameter of this name, built or not.
-    fn knows(&self, name: &[u8]) -> bool {
-        self.names().any(|known| known.as_bytes() == name)
-    }
-
+    /// Every parameter of the route, built or not.
     fn names(&self) -> impl Iterator<Item = &'static str> {
         self.own.iter().chain(self.controls).chain(self.not_built).copied()
     }

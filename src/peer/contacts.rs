@@ -2,10 +2,10 @@
 //! logged once when it changes.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::message::{Refusal, RefusalCode};
 use crate::types::NodeName;
@@ -47,7 +47,13 @@ struct Entry {
     contact: Contact,
     /// Since when it has been so.
     since: Instant,
+    /// Its trouble was logged, and so its end will be.
+    reported: bool,
 }
+
+/// A node that could not be reached is reported when it still cannot be after so long: nodes that start together, or one
+/// that restarts, are no news.
+const REPORT_AFTER: Duration = Duration::from_secs(2);
 
 /// The last contact with every node. Bounded by the nodes of the map; strangers are not entered.
 #[derive(Debug, Default)]
@@ -61,16 +67,29 @@ impl Contacts {
     /// Enters how a contact went, and logs it when that is news.
     pub fn note(&self, node: &NodeName, contact: Contact, now: Instant) {
         let mut nodes = self.nodes.lock();
-        let before = nodes.get(node).map(|entry| &entry.contact);
-        if before.is_some_and(|before| before.is_like(&contact)) {
-            return;
-        }
-        match &contact {
-            Contact::Up => info!(peer = %node, "peer is up"),
-            Contact::Down(detail) => warn!(peer = %node, detail, "peer is down"),
-            Contact::Refused(refusal) => warn!(peer = %node, detail = refusal.detail, "peer is refused"),
-        }
-        nodes.insert(node.clone(), Entry { contact, since: now });
+        let before = nodes.get(node);
+        let same = before.filter(|entry| entry.contact.is_like(&contact));
+        let since = same.map_or(now, |entry| entry.since);
+        let was_reported = before.is_some_and(|entry| entry.reported);
+        let is_reported = same.is_some() && was_reported;
+        let lasts = now.saturating_duration_since(since) >= REPORT_AFTER;
+        let reported = match &contact {
+            Contact::Up if was_reported => {
+                info!(peer = %node, "peer is up again");
+                false
+            }
+            Contact::Up => false,
+            Contact::Down(detail) if !is_reported && lasts => {
+                warn!(peer = %node, detail, "peer is down");
+                true
+            }
+            Contact::Refused(refusal) if !is_reported => {
+                error!(peer = %node, detail = refusal.detail, "peer is refused");
+                true
+            }
+            Contact::Down(_) | Contact::Refused(_) => is_reported,
+        };
+        nodes.insert(node.clone(), Entry { contact, since, reported });
     }
 
     /// The last contact with a node, and since when it has been so.

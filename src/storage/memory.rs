@@ -17,7 +17,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::plan::{Plan, Position};
-use super::{ApplyRule, Batch, Chunk, Engine, Entries, Error, State, Stats};
+use super::{ApplyRule, Batch, Chunk, Engine, Entries, Error, Files, State, Stats};
 use crate::types::{Change, Entry, Key, Malformed, Record, Seq, Space};
 
 /// Longest wait at a gate; a test that forgets to open one fails with a message instead of hanging.
@@ -352,4 +352,19 @@ fn wanted_failure() -> Error {
 
 fn damaged(place: &str, Malformed(what): Malformed) -> Error {
     Error::Corrupt(format!("{place}: {what}"))
+}
+/// The files of a copy that lives in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryFiles;
+
+impl Files for MemoryFiles {
+    fn create_incoming(&self) -> Result<Arc<dyn Engine>, Error> {
+        let engine = MemoryEngine::new();
+        engine.commit(&Batch { incoming: Some(true), ..Batch::default() })?;
+        Ok(Arc::new(engine))
+    }
+
+    fn promote_incoming(&self) -> Result<(), Error> {
+        Ok(()) // whoever received it serves from it
+    }
 }

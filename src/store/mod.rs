@@ -8,6 +8,7 @@
 //! - A request takes one hop at most.
 //! - A write runs in a task of its own: a client that leaves takes nothing with it.
 
+pub mod assembly;
 pub mod call;
 pub mod error;
 pub mod view;

@@ -138,7 +138,7 @@ impl Pair {
     pub(super) fn enter(&self, state: FollowState) {
         let (shard, name) = (&self.shard.name, state.name());
         let problem = state.problem().map(str::to_owned);
-        if self.follower.lock().enter(state) {
+        if self.follower.lock().enter(state, self.around.clock.now()) {
             match problem {
                 None => info!(shard, state = name, "following"),
                 Some(detail) => warn!(shard, state = name, detail, "not following"),

@@ -10,6 +10,9 @@ use crate::types::{Seq, ShardUid};
 /// copy look older than it is, never younger.
 const PENDING_MAX: usize = 64;
 
+/// A leader that cannot be reached is reported when it still cannot be after so long.
+const REPORT_AFTER: Duration = Duration::from_secs(2);
+
 /// What a replica is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FollowState {
@@ -113,6 +116,10 @@ pub fn step(mine: Option<ShardUid>, holds_data: bool, answer: &PollAnswer) -> St
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Follower {
     state: FollowState,
+    /// Since when it has been doing that.
+    since: Option<Instant>,
+    /// It was logged.
+    reported: bool,
     had_full_copy: bool,
     /// Sending time of the last poll whose announced end is applied (rule 24).
     fresh_as_of: Option<Instant>,
@@ -124,7 +131,14 @@ impl Follower {
     /// A replica that has just opened its file. `had_full_copy`: the file holds data.
     #[must_use]
     pub fn new(had_full_copy: bool) -> Follower {
-        Follower { state: FollowState::Starting, had_full_copy, fresh_as_of: None, pending: VecDeque::new() }
+        Follower {
+            state: FollowState::Starting,
+            since: None,
+            reported: false,
+            had_full_copy,
+            fresh_as_of: None,
+            pending: VecDeque::new(),
+        }
     }
 
     /// What it is doing.
@@ -133,11 +147,18 @@ impl Follower {
         &self.state
     }
 
-    /// Enters what it is doing; returns whether that is news of another kind.
-    pub fn enter(&mut self, state: FollowState) -> bool {
-        let is_news = self.state.name() != state.name();
+    /// Enters what it is doing; returns whether that is to be logged: news of another kind, and a leader that is away
+    /// only when it stays away, for leaders restart.
+    pub fn enter(&mut self, state: FollowState, now: Instant) -> bool {
+        if self.state.name() != state.name() {
+            self.since = Some(now);
+            self.reported = false;
+        }
         self.state = state;
-        is_news
+        let lasts = self.since.is_some_and(|since| now.saturating_duration_since(since) >= REPORT_AFTER);
+        let report = !self.reported && (lasts || !matches!(self.state, FollowState::Away(_)));
+        self.reported |= report;
+        report
     }
 
     /// Whether the copy was ever whole.

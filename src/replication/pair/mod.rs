@@ -70,6 +70,19 @@ pub struct Surroundings {
     pub settings: Arc<Settings>,
 }
 
+/// A copy that was opened, before it does anything.
+#[derive(Debug)]
+pub struct Opened {
+    /// The one way to change it.
+    pub writer: Handle,
+    /// Shared with the writer's upkeep ([`upkeep_source`]).
+    pub leader: Arc<Mutex<Leader>>,
+    /// Where a snapshot would be received.
+    pub files: Arc<dyn Files>,
+    /// Drawn at this opening (rule 3).
+    pub incarnation: Incarnation,
+}
+
 /// One copy of one shard, and its part in keeping the copies alike.
 #[derive(Debug)]
 pub struct Pair {
@@ -92,19 +105,10 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// A copy as its file was opened; it does nothing until [`Pair::lead`] or [`Pair::follow`] runs. `leader` is shared
-    /// with the writer's upkeep ([`upkeep_source`]).
+    /// A copy as its file was opened; it does nothing until [`Pair::lead`] or [`Pair::follow`] runs.
     #[must_use]
-    pub fn new(
-        shard: Shard,
-        me: Node,
-        writer: Handle,
-        state: &State,
-        leader: Arc<Mutex<Leader>>,
-        files: Arc<dyn Files>,
-        incarnation: Incarnation,
-        around: Surroundings,
-    ) -> Pair {
+    pub fn new(shard: Shard, me: Node, opened: Opened, state: &State, around: Surroundings) -> Pair {
+        let Opened { writer, leader, files, incarnation } = opened;
         let leads = around.map.leader_of(&shard).name == me.name;
         let follower = Follower::new(state.history.end() > Seq::ZERO);
         Pair {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::leader::{Mine, PollFacts, Verdict};
@@ -14,6 +14,8 @@ use super::{Duty, Pair};
 use crate::storage::{Chunk, Entries};
 use crate::types::{NodeName, Seq, ShardUid, Space};
 
+/// A poll that comes while this node finds out whether it may lead waits so long between two looks.
+const STARTING_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of records in one answer of a snapshot.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -25,12 +27,16 @@ impl Pair {
         let give_up = self.around.clock.now() + wait;
         loop {
             news.mark_unchanged();
+            let left = give_up.saturating_duration_since(self.around.clock.now());
+            if self.duty() == Duty::Starting && !left.is_zero() {
+                sleep(STARTING_PAUSE.min(left)).await;
+                continue;
+            }
             let (uid, verdict) = match self.judge_poll(from, poll) {
                 Ok(judged) => judged,
                 Err(answer) => return answer,
             };
             let Verdict::After(after) = verdict else { return self.refuse_poll(verdict) };
-            let left = give_up.saturating_duration_since(self.around.clock.now());
             if after < self.writer.published().end() || left.is_zero() {
                 return self.entries_after(uid, after).await;
             }
@@ -43,9 +49,9 @@ impl Pair {
         let uid = match (self.duty(), self.uid()) {
             (Duty::Leading, Some(uid)) => uid,
             (Duty::Halted(detail), _) => return Err(PollAnswer::LostData { detail }),
-            (duty, _) => {
+            (Duty::Starting | Duty::Leading | Duty::Following, _) => {
                 return Err(PollAnswer::NotLeading {
-                    detail: format!("node {} does not lead shard {} now ({duty:?})", self.me.name, self.shard.name),
+                    detail: format!("node {} does not lead shard {} (yet)", self.me.name, self.shard.name),
                 });
             }
         };

@@ -1,0 +1,171 @@
+//! Puts a node's parts together below HTTP: its copy, its writer, its way to other nodes, and the tasks that lead or
+//! follow. The disk, time, chance and transport are handed in, so that tests and simulations run the same node.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use super::{Parts, Store};
+use crate::clock::Clock;
+use crate::cluster::{ClusterMap, exchange};
+use crate::config::{Node, Settings, Shard, Topology};
+use crate::peer::pool::Connector;
+use crate::peer::server::Listener;
+use crate::peer::{Contacts, Local, Pool};
+use crate::random::Random;
+use crate::replication::pair::{Duty, Leader, Opened, Pair, Surroundings, upkeep_source};
+use crate::storage::writer::{self, Writer};
+use crate::storage::{self, Engine, Files, Identity, State};
+use crate::tasks::{TaskKind, Tasks};
+use crate::types::{Incarnation, NodeName};
+
+/// What a node is made from.
+#[derive(Debug)]
+pub struct Materials {
+    /// The shards and nodes of the file.
+    pub topology: Arc<Topology>,
+    /// The rest of the file.
+    pub settings: Arc<Settings>,
+    /// This node.
+    pub me: Node,
+    /// The opened copy of its shard.
+    pub engine: Arc<dyn Engine>,
+    /// Where a snapshot would be received.
+    pub files: Arc<dyn Files>,
+    /// Time.
+    pub clock: Clock,
+    /// Chance.
+    pub random: Random,
+    /// The transport to other nodes.
+    pub connector: Box<dyn Connector>,
+}
+
+/// Why a node cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The topology has no such node: the caller did not check.
+    #[error("{0} is no node of the configuration")]
+    UnknownNode(NodeName),
+    /// The opened file cannot be read.
+    #[error("{0}")]
+    Storage(#[from] storage::Error),
+    /// The system gives no thread.
+    #[error("cannot start the writer: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// A node without HTTP.
+#[derive(Debug)]
+pub struct Assembled {
+    /// The store: what HTTP and peers ask.
+    pub store: Arc<Store>,
+    writer: JoinHandle<()>,
+    random: Random,
+}
+
+/// What the file of a shard's copy must be.
+#[must_use]
+pub fn identity(topology: &Topology, shard: &Shard) -> Identity {
+    Identity {
+        shard_name: shard.name.clone(),
+        shard: shard.index,
+        shard_count: topology.placement.shards,
+        hash: topology.placement.hash.to_string(),
+    }
+}
+
+/// Puts a node together. It takes nothing and asks nobody until [`Assembled::start`].
+pub fn assemble(materials: Materials) -> Result<Assembled, Error> {
+    let Materials { topology, settings, me, engine, files, clock, random, connector } = materials;
+    let shard = topology.shard(me.shard).ok_or_else(|| Error::UnknownNode(me.name.clone()))?.clone();
+    let state = engine.state()?;
+    let map = Arc::new(ClusterMap::new(Arc::clone(&topology)));
+    if let Some(epoch) = &state.epoch {
+        map.merge(shard.index, epoch); // what was persisted wins over the file (rule 15)
+    }
+    let local = Arc::new(local(&topology, &me, &state));
+    let contacts = Arc::new(Contacts::default());
+    let pool = Pool::new(Arc::clone(&local), Arc::clone(&contacts), clock.clone(), random.clone(), connector);
+    let around = Surroundings {
+        map: Arc::clone(&map),
+        pool: Arc::new(pool),
+        local: Arc::clone(&local),
+        clock: clock.clone(),
+        random: random.clone(),
+        settings: Arc::clone(&settings),
+    };
+    let pool = Arc::clone(&around.pool);
+    let (pair, writer) = open_pair(shard, &me, engine, &state, files, around)?;
+    let copies = [(me.shard, Arc::new(pair))].into();
+    let tasks = Tasks::default();
+    let store = Arc::new(Store::new(Parts { me, map, pool, local, contacts, settings, clock, tasks, copies }));
+    Ok(Assembled { store, writer, random })
+}
+
+impl Assembled {
+    /// Begins to lead or to follow, and to talk to other nodes.
+    pub fn start(&self) {
+        let Store { tasks, pool, map, local, .. } = &*self.store;
+        for pair in self.store.copies.values().map(Arc::clone) {
+            match pair.duty() {
+                Duty::Following => tasks.spawn_until_stop(TaskKind::Follow, Arc::clone(&pair).follow()),
+                Duty::Starting | Duty::Leading | Duty::Halted(_) => {
+                    tasks.spawn_until_stop(TaskKind::Lead, Arc::clone(&pair).lead());
+                }
+            }
+            tasks.spawn_until_stop(TaskKind::Exchange, pair.keep_cluster_uid());
+        }
+        let exchange = exchange::run(Arc::clone(pool), Arc::clone(map), Arc::clone(local), self.random.clone());
+        tasks.spawn_until_stop(TaskKind::Exchange, exchange);
+    }
+
+    /// What serves peers' connections.
+    #[must_use]
+    pub fn listener(&self) -> Listener {
+        let Store { tasks, local, contacts, .. } = &*self.store;
+        Listener {
+            local: Arc::clone(local),
+            contacts: Arc::clone(contacts),
+            tasks: tasks.tracker(),
+            stop: tasks.stop_token(),
+        }
+    }
+
+    /// Finishes what is under way and drains the writer; all that was acknowledged is on disk when it returns. False when
+    /// the writer's thread had panicked.
+    pub async fn stop(self) -> bool {
+        self.store.tasks.stop().await;
+        for pair in self.store.copies.values() {
+            pair.writer.close();
+        }
+        let joined = tokio::task::spawn_blocking(move || self.writer.join()).await;
+        matches!(joined, Ok(Ok(())))
+    }
+}
+
+fn local(topology: &Topology, me: &Node, state: &State) -> Local {
+    let names: Vec<&str> = topology.shards.iter().map(|shard| shard.name.as_str()).collect();
+    let placement_text =
+        format!("static, {}, {} shards: {}", topology.placement.hash, topology.placement.shards, names.join(", "));
+    Local::new(me.name.clone(), topology.placement_hash(), placement_text, topology.addresses_hash(), state.cluster_uid)
+}
+
+fn open_pair(
+    shard: Shard,
+    me: &Node,
+    engine: Arc<dyn Engine>,
+    state: &State,
+    files: Arc<dyn Files>,
+    around: Surroundings,
+) -> io::Result<(Pair, JoinHandle<()>)> {
+    let others = shard.copies.iter().filter(|copy| copy.name != me.name).map(|copy| copy.name.clone());
+    let leader = Arc::new(Mutex::new(Leader::new(others, &state.cursors)));
+    let upkeep = upkeep_source(Arc::clone(&leader), Arc::clone(&around.settings), around.clock.clone());
+    let options = writer::Options { shard: shard.index, min_free_bytes: around.settings.min_free_bytes };
+    let writer = Writer::new(engine, state, around.clock.clone(), options, Box::new(upkeep));
+    let (handle, thread) = writer::spawn(writer)?;
+    let copy = Opened { writer: handle, leader, files, incarnation: Incarnation(around.random.id()) };
+    Ok((Pair::new(shard, me.clone(), copy, state, around), thread))
+}
