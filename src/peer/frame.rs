@@ -204,7 +204,7 @@ mod tests {
         vec![
             (
                 Frame::Hello(hello),
-                b"\x00\x00\x00\x2c\x01OSTR\x01\x01\x01\0\0\0\0\0\0\0\xab\0\0\0\0\0\0\0\x01\x01p\0\0\0\0\0\0\0\x02\x03A/0\x03B/0\x01",
+                b"\x00\x00\x00\x2b\x01OSTR\x01\x01\x01\0\0\0\0\0\0\0\xab\0\0\0\0\0\0\0\x01\x01p\0\0\0\0\0\0\0\x02\x03A/0\x03B/0\x01",
             ),
             (Frame::Welcome(welcome), b"\x00\x00\x00\x0f\x02\x01\x00\0\0\0\0\0\0\0\x02\x03B/0"),
             (Frame::Refuse(refusal.clone()), b"\x00\x00\x00\x05\x03\x01\x02no"),
