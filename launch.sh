@@ -5,7 +5,8 @@
 #
 # It ends nothing that it did not start: nodes are signalled one by one, by process id, and only while this shell's own
 # job table says that they run. Nodes get process groups of their own (set -m), so that a Ctrl-C at the terminal reaches
-# this script alone, and each node is asked to stop exactly once.
+# this script alone, and each node is asked to stop exactly once. Only when this script is itself killed with SIGKILL do
+# nodes stay behind; the next launch then names them.
 #
 # Needs bash 3.2 (what macOS has) and nothing besides Rust and the usual Unix tools; curl only for what it tells you to
 # paste.
@@ -38,8 +39,9 @@ Exit codes: 0 all nodes stopped as asked, 1 something went wrong, 2 usage.
 TEXT
 }
 
-say() { printf '%s\n' "$*"; }
-complain() { printf 'launch.sh: %s\n' "$*" >&2; }
+# Whoever reads this may have gone; that is noticed by the trap on PIPE below.
+say() { printf '%s\n' "$*" 2>/dev/null; }
+complain() { { printf 'launch.sh: %s\n' "$*" >&2; } 2>/dev/null; }
 die() { complain "$@"; exit 1; }
 
 # A path as it can be typed in the directory where the user stands.
@@ -222,7 +224,7 @@ check_addresses() {
 # Does some process hold this database file open?
 held() {
     if command -v flock >/dev/null; then
-        ! flock --nonblock "$1" true
+        ! flock -n "$1" true
     elif command -v lsof >/dev/null; then
         lsof -t -- "$1" >/dev/null 2>&1
     else
@@ -274,7 +276,7 @@ start_nodes() {
     set -m
     for i in "${NODES[@]}"; do
         "$KV" serve --config-file "$CONFIG" --http-addr "${ADDRESSES[i]}" --db-location "${FILES[i]}" \
-            </dev/null > >(prefix "${NAMES[i]}" "$RUN/$i") 2>&1 &
+            --log-format human </dev/null > >(prefix "${NAMES[i]}" "$RUN/$i") 2>&1 &
         PIDS[i]=$!
     done
     set +m
@@ -418,7 +420,7 @@ columns() {
         END {
             for (row = 1; row <= NR; row++) {
                 line = " "
-                for (i = 1; i <= NF; i++) line = line sprintf(i < NF ? " %-" width[i] "s " : " %s", cell[row, i])
+                for (i = 1; i <= NF; i++) line = line sprintf((i < NF ? " %-" width[i] "s " : " %s"), cell[row, i])
                 print line
             }
         }'
@@ -482,6 +484,8 @@ prepare_data
 
 RUN=$(mktemp -d "${TMPDIR:-/tmp}/launch.XXXXXX") || die "no temporary directory could be made"
 trap 'ASKED=$((ASKED + 1))' INT TERM HUP
+# Whoever reads what we print has gone (launch.sh | head): that is a wish to stop too, and must not end this script alone.
+trap '[ "$ASKED" -gt 0 ] || ASKED=1' PIPE
 trap leave EXIT
 
 start_nodes

@@ -105,7 +105,7 @@ count() {
         /"code": *"/ { code = $0; sub(/.*"code": *"/, "", code); sub(/".*/, "", code); codes[code]++; next }
         $1 == "#>" {
             done++
-            if ($2 ~ /^2/) { ok++; shards[$3 == "" ? shard : $3]++ }
+            if ($2 ~ /^2/) { ok++; shards[($3 == "" ? shard : $3)]++ }
             else { failed++; statuses[$2]++ }
             shard = ""
             if (done % 100 == 0) progress("")
@@ -114,16 +114,16 @@ count() {
             progress("\n")
             printf "%d keys written through %s\n", ok, addr
             for (name in shards) {
-                printf "  %-16s %8d  %5.1f %%\n", name == "" ? "(no KV-Shard)" : name, shards[name], 100 * shards[name] / ok | "sort"
+                printf "  %-16s %8d  %5.1f %%\n", (name == "" ? "(no KV-Shard)" : name), shards[name], 100 * shards[name] / ok | "sort"
             }
             close("sort")
             if (failed) printf "%d failed:\n", failed
             for (status in statuses) {
-                printf "  %8d  %s\n", statuses[status], status == "000" ? "without an answer" : "answered " status
+                printf "  %8d  %s\n", statuses[status], (status == "000" ? "without an answer" : "answered " status)
             }
             for (code in codes) printf "  %8d  of them said %s\n", codes[code], code
             if (done < count) printf "%d were not tried\n", count - done
-            exit failed || done < count
+            exit (failed || done < count)
         }'
 }
 

@@ -18,6 +18,9 @@ pub(crate) struct Check {
     /// How the result is written
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    /// Only the nodes, for scripts: name, shard, role, address and database file, with tabs between them
+    #[arg(long, conflicts_with = "output")]
+    nodes: bool,
 }
 
 /// What `-o json` prints.
@@ -49,6 +52,7 @@ impl Check {
     /// Reads the file, and shows what it says.
     pub(crate) fn run(&self) -> Result<Done, Failure> {
         match (config::load(&self.file), self.output) {
+            (Ok(config), Output::Table) if self.nodes => Ok(Done::ok(lines(&config))),
             (Ok(config), Output::Table) => Ok(Done::ok(self.render(&config))),
             (Ok(config), Output::Json) => {
                 Ok(Done::ok(json(&Json { valid: true, faults: Vec::new(), nodes: nodes(&config) })))
@@ -81,6 +85,14 @@ impl Check {
         });
         head + &table::render(&["SHARD", "IDX", "ROLE", "NODE", "ADDRESS", "FILE"], &[1], rows.collect())
     }
+}
+
+/// A line per node, for scripts that have no parser of JSON at hand. No column can hold a tab.
+fn lines(config: &Config) -> String {
+    let line = |node: JsonNode| {
+        format!("{}\t{}\t{}\t{}\t{}\n", node.node, node.shard, node.role, node.address, node.db_location)
+    };
+    nodes(config).into_iter().map(line).collect()
 }
 
 /// A file with faults, as every command reports it that needs the file.

@@ -319,6 +319,9 @@ fn check_lists_nodes_or_faults() {
     let shown = text(&kv_in(directory.path(), &["check", file]).unwrap());
     assert!(shown.contains("4 shards on 8 nodes, hash fnv1a"), "{shown}");
     assert!(shown.contains("Delhi/1") && shown.contains("data/delhi-1.redb"), "{shown}");
+    let lines = text(&kv_in(directory.path(), &["check", file, "--nodes"]).unwrap());
+    assert_eq!(lines.lines().count(), 8, "{lines}");
+    assert!(lines.starts_with("Hyderabad/0\tHyderabad\tleader\t127.0.0.2:8080\tdata/hyderabad.redb\n"), "{lines}");
 
     std::fs::write(&path, "colour = 1\nhash = \"md5\"\n").unwrap();
     let failure = kv_in(directory.path(), &["check", file]).unwrap_err();
