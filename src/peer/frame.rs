@@ -210,7 +210,7 @@ mod tests {
             (Frame::Refuse(refusal.clone()), b"\x00\x00\x00\x05\x03\x01\x02no"),
             (
                 Frame::Request { id: 5, request },
-                b"\x00\x00\x00\x27\x04\x05\0\0\0\0\0\0\0\x07\x00\x04\x00\0\0\0\0\0\0\0\x01\x03\x01\x01\x03B/0\x03A/0\xac\x02\x01\x00\xff",
+                b"\x00\x00\x00\x25\x04\x05\0\0\0\0\0\0\0\x07\x00\x04\x00\0\0\0\0\0\0\0\x01\x03\x01\x01\x03B/0\x03A/0\xac\x02\x01\x00\xff",
             ),
             (
                 Frame::Response { id: 5, status: Status::Served, body: Bytes::from_static(b"ok") },
