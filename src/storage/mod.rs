@@ -111,7 +111,8 @@ pub struct LogEntry {
 /// Which entries leave the log (rule 12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trim {
-    /// Nothing after this seq goes: the least cursor, or the copy's own end when nobody needs the log.
+    /// Nothing after this seq goes: the least cursor, or the copy's own end when nobody needs the log. Nor does, whatever
+    /// stands here, an entry that is not applied yet.
     pub up_to: Seq,
     /// The log keeps at least the newest entries that fit in so many bytes (`log_retain`).
     pub keep_bytes: u64,

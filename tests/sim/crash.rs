@@ -20,7 +20,7 @@ const BATCHES_MAX: u64 = 12;
 #[test]
 fn power_cut_at_any_call_loses_no_answered_batch_and_halves_none() {
     let mut seen = Seen::default();
-    let disks = runs(600);
+    let disks = runs();
     for seed in first_seed()..first_seed() + disks {
         match lives(seed, &disk_with_a_copy()) {
             Ok(of_this_disk) => seen.add(of_this_disk),
