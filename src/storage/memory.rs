@@ -168,7 +168,7 @@ impl MemoryEngine {
 
     fn fail(&self, contents: &mut Contents, error: Error) -> Error {
         contents.unclean = true;
-        let _ = self.failure.set(error.to_string()); // the first stays
+        let _ = self.failure.set(error.lasting()); // the first stays
         error
     }
 

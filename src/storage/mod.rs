@@ -39,6 +39,16 @@ pub enum Error {
     Corrupt(String),
 }
 
+impl Error {
+    /// What later calls are told: the same words, not wrapped once more.
+    fn lasting(&self) -> String {
+        match self {
+            Error::Failed(detail) => detail.clone(),
+            Error::Corrupt(_) => self.to_string(),
+        }
+    }
+}
+
 /// What a file must be to be opened: the copy of this shard of this placement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {

@@ -135,7 +135,7 @@ impl RedbEngine {
 
     /// From now on everything is refused.
     fn fail(&self, error: &Error) {
-        if self.failure.set(error.to_string()).is_ok() {
+        if self.failure.set(error.lasting()).is_ok() {
             tracing::error!(%error, "the store takes no more requests until the process restarts");
         }
     }
