@@ -257,7 +257,14 @@ mod tests {
         assert_eq!(read("consistency=any", &[("kv-consistency", "leader")]), Err(400));
         assert_eq!(read("timeout=1s", &[("kv-timeout", "2s")]), Err(400));
         assert_eq!(read("", &[("kv-timeout", "2s"), ("kv-timeout", "2s")]), Err(400));
-        assert_eq!(read("route=local", &[("kv-route", "redirect")]), Ok((Consistency::Leader, Route::Local, 30_000)));
+        assert_eq!(read("route=local", &[("kv-route", "redirect")]), Ok((Consistency::Any, Route::Local, 30_000)));
+    }
+
+    #[test]
+    fn controls_local_without_a_consistency_ask_for_whatever_this_nodes_copy_holds() {
+        assert_eq!(read("route=local", &[]), read("route=local&consistency=any", &[]));
+        let leader = Ok((Consistency::Leader, Route::Local, 30_000));
+        assert_eq!(read("route=local&consistency=leader", &[]), leader);
     }
 
     #[test]

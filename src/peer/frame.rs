@@ -204,13 +204,13 @@ mod tests {
         vec![
             (
                 Frame::Hello(hello),
-                b"\x00\x00\x00\x2c\x01OSTR\x01\x01\x01\0\0\0\0\0\0\0\xab\0\0\0\0\0\0\0\x01\x01p\0\0\0\0\0\0\0\x02\x03A/0\x03B/0\x01",
+                b"\x00\x00\x00\x2b\x01OSTR\x01\x01\x01\0\0\0\0\0\0\0\xab\0\0\0\0\0\0\0\x01\x01p\0\0\0\0\0\0\0\x02\x03A/0\x03B/0\x01",
             ),
             (Frame::Welcome(welcome), b"\x00\x00\x00\x0f\x02\x01\x00\0\0\0\0\0\0\0\x02\x03B/0"),
             (Frame::Refuse(refusal.clone()), b"\x00\x00\x00\x05\x03\x01\x02no"),
             (
                 Frame::Request { id: 5, request },
-                b"\x00\x00\x00\x27\x04\x05\0\0\0\0\0\0\0\x07\x00\x04\x00\0\0\0\0\0\0\0\x01\x03\x01\x01\x03B/0\x03A/0\xac\x02\x01\x00\xff",
+                b"\x00\x00\x00\x25\x04\x05\0\0\0\0\0\0\0\x07\x00\x04\x00\0\0\0\0\0\0\0\x01\x03\x01\x01\x03B/0\x03A/0\xac\x02\x01\x00\xff",
             ),
             (
                 Frame::Response { id: 5, status: Status::Served, body: Bytes::from_static(b"ok") },

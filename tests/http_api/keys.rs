@@ -124,7 +124,7 @@ fn key_b64_takes_every_key_with_and_without_padding() {
 #[test]
 fn key_b64_that_is_none_is_refused() {
     let api = api();
-    for b64 in ["", "a", "+/+/", "ab!d", "Zm9v=", "Zg=", "Z=g=", "%ff", "Zm9v%00"] {
+    for b64 in ["", "a", "+/+/", "ab!d", "Z=g=", "%ff", "Zm9v%00"] {
         refused(&api.get(api.leader(0), format!("/v1/kv?key_b64={b64}")), 400, "bad-request");
     }
     refused(&api.get(api.leader(0), "/v1/kv?key_b64=Zg&key_b64=Zg"), 400, "bad-request");

@@ -91,7 +91,7 @@ fn kv_put_chunked_through_a_stranger_stores_the_bytes() {
 fn kv_put_large_value_comes_back_through_every_node() {
     let api = api();
     let key = api.key(0, "kv-large");
-    let value: Vec<u8> = (0..3 << 20).map(|n: u32| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+    let value: Vec<u8> = (0..1 << 20).map(|n: u32| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
     for at in api.all() {
         let answer = api.put_key(at, key.as_bytes(), &value);
         assert!(matches!(answer.status, 201 | 204), "{answer:?}");

@@ -54,7 +54,9 @@ mod tests {
 
     fn history(end: u64) -> History {
         let mut history = History::default();
-        (1..=end).for_each(|seq| drop(history.extend(&epoch(), Incarnation(1), Seq(seq))));
+        for seq in 1..=end {
+            history.extend(&epoch(), Incarnation(1), Seq(seq));
+        }
         history
     }
 
