@@ -36,6 +36,10 @@ pub(super) enum Kind {
     PreconditionFailed,
     /// The header block is over its limit.
     HeadersTooLarge,
+    /// An operation that cannot be done now, or not by this node.
+    OperationConflict,
+    /// An operation that another node has to be asked for.
+    WrongNode,
     /// What the store says.
     Store(Code),
 }
@@ -124,6 +128,18 @@ fn table(kind: Kind) -> (StatusCode, &'static str, &'static str, &'static str) {
             "headers-too-large",
             "The header block is too large",
             "send fewer or shorter headers, or raise the setting",
+        ),
+        Kind::OperationConflict => (
+            StatusCode::CONFLICT,
+            "operation-conflict",
+            "The operation cannot be done now",
+            "kv status shows the state of every node",
+        ),
+        Kind::WrongNode => (
+            StatusCode::MISDIRECTED_REQUEST,
+            "wrong-node",
+            "Another node has to be asked",
+            "send the request to the address that `address` names",
         ),
         Kind::Store(code) => store_table(code, LATER),
     }

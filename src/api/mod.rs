@@ -31,6 +31,7 @@ mod gather;
 mod health;
 mod kv;
 pub mod listen;
+mod operate;
 mod origin;
 mod params;
 mod routes;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use super::asked::Asked;
 use super::body::Upload;
 use super::error::{Kind, Problem};
-use super::{Api, admin, controls, curl, framing, health, kv, origin};
+use super::{Api, admin, controls, curl, framing, health, kv, operate, origin};
 use crate::store::{Applied, Code};
 use crate::types::RequestId;
 
@@ -60,6 +60,8 @@ enum Handler {
     Live,
     Ready,
     Status,
+    ResetReplica,
+    Checksum,
     NotBuilt,
 }
 
@@ -103,6 +105,8 @@ const ROUTES: &[Route] = &[
     Route { path: Is("/docs"), methods: &[(Method::GET, Reads(NotBuilt))] },
     Route { path: Is("/"), methods: &[(Method::GET, Reads(NotBuilt))] },
     Route { path: Is("/admin/v1/status"), methods: &[(Method::GET, Reads(Handler::Status))] },
+    Route { path: Is("/admin/v1/replica/reset"), methods: &[(Method::POST, Writes(Handler::ResetReplica))] },
+    Route { path: Is("/admin/v1/checksum"), methods: &[(Method::GET, Reads(Handler::Checksum))] },
     Route {
         path: Under("/admin/v1/"),
         methods: &[
@@ -195,6 +199,8 @@ async fn answer(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Prob
         Handler::Live => health::live(asked),
         Handler::Ready => health::ready(asked),
         Handler::Status => admin::status(asked).await,
+        Handler::ResetReplica => operate::reset_replica(asked).await,
+        Handler::Checksum => operate::checksum(asked).await,
         Handler::NotBuilt => {
             controls::refuse_unknown(headers, controls::DATA)?;
             Err(Problem::not_built(format_args!("{method} {}", uri.path().escape_debug())))

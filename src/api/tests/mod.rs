@@ -4,6 +4,7 @@
 mod connections;
 mod curl;
 mod limits;
+mod operate;
 mod resources;
 mod routes;
 
