@@ -39,12 +39,10 @@ impl Failure {
             Some(code) => code.to_owned(),
             None => format!("http-{status}"),
         };
-        let sentences: Vec<&str> =
-            [text("detail").or_else(|| text("title")), text("hint")].into_iter().flatten().collect();
-        let detail = if sentences.is_empty() {
-            format!("answered {status}")
-        } else {
-            format!("{status}: {}", sentences.join(" "))
+        let detail = match (text("detail").or_else(|| text("title")), text("hint")) {
+            (Some(what), Some(hint)) => format!("{status}: {what} (hint: {hint})"),
+            (Some(what), None) => format!("{status}: {what}"),
+            (None, _) => format!("answered {status}"),
         };
         Failure { code, detail }
     }
@@ -105,7 +103,10 @@ mod tests {
     #[test]
     fn answer_with_problem_json_counts_by_its_code() {
         let body = br#"{"code":"no-leader","detail":"Nobody leads Delhi.","hint":"Try again.","title":"x"}"#;
-        assert_eq!(Failure::answer(503, body), Failure::new("no-leader", "503: Nobody leads Delhi. Try again."));
+        assert_eq!(
+            Failure::answer(503, body),
+            Failure::new("no-leader", "503: Nobody leads Delhi. (hint: Try again.)")
+        );
     }
 
     #[test]

@@ -190,7 +190,10 @@ fn run_with_refused_writes_counts_them_by_code_and_reads_only_what_was_acknowled
     assert_eq!(totals(&output, "write"), (20, 10));
     assert_eq!(totals(&output, "read"), (12, 0));
     let text = stdout(&output);
-    assert!(text.contains("write failed: 10 × overloaded. The first: 503: Too much at once. Wait a second."), "{text}");
+    assert!(
+        text.contains("write failed: 10 × overloaded. The first: 503: Too much at once. (hint: Wait a second.)"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::error::{Kind, Problem};
 use super::params::{self, Plus};
 use crate::placement::HashFunction;
-use crate::store::{Acks, Answer, Code, Location, Outcome, Served};
+use crate::store::{Acks, Answer, Applied, Code, Location, Outcome, Served};
 use crate::types::{Record, Version};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -76,7 +76,7 @@ fn written(answer: Answer) -> Result<(HeaderMap, bool), Problem> {
     let (version, Acks { have, of }, created) = match answer.outcome {
         Outcome::Stored { version, acks, created } => (Some(version), acks, created),
         Outcome::Deleted { version, acks } => (version, acks, false),
-        other => return Err(mismatch(&other)),
+        other => return Err(mismatch(&other).applied(Applied::Unknown)),
     };
     if let Some(version) = version {
         headers.insert(ETAG, etag(version));
@@ -208,7 +208,6 @@ fn mismatch(outcome: &Outcome) -> Problem {
         Outcome::Deleted { .. } => "a delete",
     };
     Problem::new(Kind::Store(Code::Internal), format!("the owner answered as if it had been asked for {what}"))
-        .applied(crate::store::Applied::Unknown)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::body::Upload;
 use super::controls::{self, Controls};
 use super::error::{Kind, Problem};
 use super::params::{Accepts, Params};
+use crate::config::Settings;
 use crate::store::Operation;
 use crate::types::{Change, Content, Key, Mutation};
 
@@ -24,7 +25,7 @@ const SET: Accepts = Accepts { own: &["key", "value"], controls: controls::DATA,
 const DELETE: Accepts = Accepts { own: &["key"], controls: controls::DATA, not_built: &[] };
 const NOTHING: Accepts = Accepts { own: &[], controls: &[], not_built: &[] };
 
-/// A form may take three bytes for each byte of key and value, and this much for its names and controls.
+/// What a form may take beside its key and value: names and controls.
 const FORM_SLACK_BYTES: usize = 4096;
 
 /// `/get?key=K`: the value's bytes.
@@ -116,33 +117,33 @@ async fn understand(
     if is_key_known && let Some(redirect) = asked.elsewhere(&asked.key(&params)?, &controls) {
         return Ok(Understood::Elsewhere(redirect));
     }
-    let time_left = asked.time_left(controls.deadline);
-    let mut body = None;
-    match label {
-        Label::Raw => {
-            let refused = refusal(&params);
-            let len_max = if refused.is_some() { 0 } else { asked.settings().value_bytes_max };
-            let raw = upload.read(len_max, time_left, asked.settings()).await;
-            // Too large for a body that must be empty: what is wrong is that it is there.
-            body = Some(raw.map_err(|problem| refused.filter(|_| problem.is_too_large()).unwrap_or(problem))?);
-        }
-        Label::Form => {
-            let settings = asked.settings();
-            let len_max = 3 * (settings.value_bytes_max + settings.key_bytes_max) + FORM_SLACK_BYTES;
-            let bytes = upload.read(len_max, time_left, settings).await?;
-            if bytes.is_empty() || !join_form(&mut params, &bytes, accepts)? {
-                let refused = if bytes.is_empty() { None } else { refusal(&params) };
-                refused.map_or(Ok(()), Err)?;
-                body = Some(bytes);
-            }
-            controls = asked.controls(&params, accepts)?;
-        }
+    let refused = refusal(&params);
+    let len_max = match label {
+        Label::Raw if refused.is_some() => 0,
+        Label::Raw => asked.settings().value_bytes_max,
+        Label::Form => form_bytes_max(accepts, asked.settings()),
+    };
+    let read = upload.read(len_max, asked.time_left(controls.deadline), asked.settings()).await;
+    // Where no value may come as a body, what is wrong with one is not its length.
+    let bytes = read.map_err(|problem| refused.filter(|_| problem.is_too_large()).unwrap_or(problem))?;
+    let is_form = label == Label::Form && !bytes.is_empty() && join_form(&mut params, &bytes, accepts)?;
+    if is_form {
+        controls = asked.controls(&params, accepts)?;
+    } else if !bytes.is_empty() {
+        refusal(&params).map_or(Ok(()), Err)?;
     }
+    let body = (!is_form).then_some(bytes);
     let key = asked.key(&params)?;
     match asked.elsewhere(&key, &controls) {
         Some(redirect) => Ok(Understood::Elsewhere(redirect)),
         None => Ok(Understood::Here(Written { key, controls, params, body })),
     }
+}
+
+/// Percent-encoding takes three bytes for one.
+fn form_bytes_max(accepts: &Accepts, settings: &Settings) -> usize {
+    let value_bytes_max = if accepts.own.contains(&"value") { settings.value_bytes_max } else { 0 };
+    3 * (value_bytes_max + settings.key_bytes_max) + FORM_SLACK_BYTES
 }
 
 /// Adds the fields of a form, if it is one. A client that follows a redirect sends its form along, where `route=redirect`

@@ -1,7 +1,7 @@
-//! What must be right with any request before its route is looked at: one host, a header block within its limit, an
-//! expectation that can be met, a path that can be decoded.
+//! What must be right with any request before its route is looked at: one host, a header block within its limit, a
+//! transfer coding and an expectation that we know, a path that can be decoded.
 
-use axum::http::header::{EXPECT, HOST};
+use axum::http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Version};
@@ -9,11 +9,13 @@ use axum::http::{HeaderMap, Version};
 use super::error::{Kind, Problem};
 use super::params::{self, Plus};
 use crate::config::Settings;
+use crate::store::Code;
 
 /// Refuses what no route could take.
 pub(super) fn check(parts: &Parts, settings: &Settings) -> Result<(), Problem> {
     check_size(&parts.headers, settings.header_bytes_max)?;
     check_host(&parts.headers, parts.version)?;
+    check_transfer_coding(&parts.headers)?;
     check_expectation(&parts.headers)?;
     let path = parts.uri.path();
     if path.contains('%') {
@@ -55,6 +57,15 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Problem> {
 
 fn no_host(detail: &str) -> Problem {
     Problem::bad_request(detail).hint("send one Host header, with the host and port of the address you connected to")
+}
+
+/// A body under another coding than `chunked` would be stored as it was coded for the way.
+fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.get_all(TRANSFER_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::Store(Code::NotBuilt), "the only transfer coding that is known is chunked")
+        .hint("send the bytes as they are, with a Content-Length or chunked"))
 }
 
 fn check_expectation(headers: &HeaderMap) -> Result<(), Problem> {
@@ -104,6 +115,14 @@ mod tests {
     fn expectation_other_than_continue_is_417() {
         assert_eq!(status("/", &[("host", "a"), ("expect", "100-Continue")], Version::HTTP_11), 200);
         assert_eq!(status("/", &[("host", "a"), ("expect", "coffee")], Version::HTTP_11), 417);
+    }
+
+    #[test]
+    fn transfer_coding_other_than_chunked_is_501() {
+        assert_eq!(status("/", &[("host", "a"), ("transfer-encoding", "Chunked")], Version::HTTP_11), 200);
+        for coding in ["gzip", "gzip, chunked"] {
+            assert_eq!(status("/", &[("host", "a"), ("transfer-encoding", coding)], Version::HTTP_11), 501, "{coding}");
+        }
     }
 
     #[test]

@@ -3,8 +3,11 @@
 //!
 //! hyper's own `pipeline_flush` does this by never flushing while unparsed input is at hand, and without a bound: a burst
 //! of requests for large values fills the memory, an answer waits for the rest of a request that was sent by half, and
-//! the `400` or `431` of what cannot be parsed is never sent. Here a flush is put off once, to the connection's next
-//! turn; at that turn, or at [`HELD_BYTES_MAX`], or when the connection wants to read, what is held goes out.
+//! the `400` or `431` of what cannot be parsed is never sent. Here, after a read that brought more than one request, a
+//! flush is put off once, to the connection's next turn; at that turn, or at [`HELD_BYTES_MAX`], or when the connection
+//! wants to read, what is held goes out. Whether a read is taken for a burst is a guess, which costs or saves a system
+//! call and nothing else. Measured with 32 requests in a burst: about twice as many answers a second as without, and as
+//! many as with `pipeline_flush`.
 //!
 //! An upgraded connection is somebody else's, who may flush and then wait for something else: it is not held back
 //! ([`Direct`]).
@@ -19,6 +22,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What is held back at most, per connection; a write that does not fit goes out at once, after what is held.
 const HELD_BYTES_MAX: usize = 16 << 10;
+
+/// How far a read is searched for a second request.
+const SEARCHED_BYTES_MAX: usize = 2 << 10;
 
 /// Turns gathering off for good.
 #[derive(Debug, Clone, Default)]
@@ -46,17 +52,19 @@ pub(super) struct Gather<S> {
     gone: usize,
     /// Something was held since the last flush, which therefore may be put off.
     is_fresh: bool,
+    /// The last read looked like several requests.
+    is_burst: bool,
 }
 
 impl<S> Gather<S> {
     /// Gathers what is written to `stream`, until `direct` is set.
     pub(super) fn new(stream: S, direct: Direct) -> Gather<S> {
-        Gather { stream, direct, held: Vec::new(), gone: 0, is_fresh: false }
+        Gather { stream, direct, held: Vec::new(), gone: 0, is_fresh: false, is_burst: false }
     }
 
-    /// Takes `bufs` if they fit, `len` bytes in all.
+    /// Takes `bufs` if this is a burst and they fit, `len` bytes in all.
     fn hold<'a>(&mut self, len: usize, bufs: impl Iterator<Item = &'a [u8]>) -> bool {
-        if self.direct.is_set() || self.held.len() + len > HELD_BYTES_MAX {
+        if !self.is_burst || self.direct.is_set() || self.held.len() + len > HELD_BYTES_MAX {
             return false;
         }
         bufs.for_each(|buf| self.held.extend_from_slice(buf));
@@ -88,8 +96,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
         if let Poll::Ready(released) = self.poll_release(cx) {
             released?;
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if poll.is_ready() {
+            self.is_burst = buf.filled().get(before..).is_some_and(is_burst);
+        }
+        poll
     }
+}
+
+/// Whether bytes that were read hold the ends of two heads.
+fn is_burst(read: &[u8]) -> bool {
+    let searched = read.get(..SEARCHED_BYTES_MAX).unwrap_or(read);
+    searched.windows(4).filter(|four| four == b"\r\n\r\n").nth(1).is_some()
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
@@ -140,10 +159,14 @@ mod tests {
     use std::task::Waker;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-    fn pair() -> (Gather<DuplexStream>, DuplexStream, Direct) {
-        let (near, far) = duplex(1 << 20);
+    /// A stream that has just read a burst.
+    async fn pair() -> (Gather<DuplexStream>, DuplexStream, Direct) {
+        let (near, mut far) = duplex(1 << 20);
         let direct = Direct::default();
-        (Gather::new(near, direct.clone()), far, direct)
+        let mut near = Gather::new(near, direct.clone());
+        far.write_all(b"a\r\n\r\nb\r\n\r\n").await.unwrap();
+        near.read_exact(&mut [0; 10]).await.unwrap();
+        (near, far, direct)
     }
 
     fn has_arrived(far: &mut DuplexStream) -> Option<usize> {
@@ -155,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn gather_first_flush_is_put_off_and_the_second_is_not() {
-        let (mut near, mut far, _) = pair();
+        let (mut near, mut far, _) = pair().await;
         near.write_all(b"one").await.unwrap();
         near.flush().await.unwrap();
         near.write_all(b"two").await.unwrap();
@@ -166,11 +189,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gather_reading_and_closing_release_what_is_held() {
-        let (mut near, mut far, _) = pair();
+    async fn gather_without_a_burst_holds_nothing() {
+        let (mut near, mut far, _) = pair().await;
+        far.write_all(b"a\r\n\r\nb\r\n").await.unwrap();
+        near.read_exact(&mut [0; 8]).await.unwrap();
         near.write_all(b"one").await.unwrap();
-        far.write_all(b"x").await.unwrap();
-        near.read_u8().await.unwrap();
+        assert_eq!(has_arrived(&mut far), Some(3));
+    }
+
+    #[tokio::test]
+    async fn gather_reading_and_closing_release_what_is_held() {
+        let (mut near, mut far, _) = pair().await;
+        near.write_all(b"one").await.unwrap();
+        far.write_all(b"a\r\n\r\nb\r\n\r\n").await.unwrap();
+        near.read_exact(&mut [0; 10]).await.unwrap();
         assert_eq!(has_arrived(&mut far), Some(3));
         near.write_all(b"four").await.unwrap();
         near.shutdown().await.unwrap();
@@ -179,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn gather_large_write_goes_out_at_once_after_what_is_held() {
-        let (mut near, mut far, _) = pair();
+        let (mut near, mut far, _) = pair().await;
         near.write_all(b"one").await.unwrap();
         near.write_all(&[0; HELD_BYTES_MAX]).await.unwrap();
         assert_eq!(has_arrived(&mut far), Some(3 + HELD_BYTES_MAX));
@@ -187,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn gather_once_direct_holds_nothing() {
-        let (mut near, mut far, direct) = pair();
+        let (mut near, mut far, direct) = pair().await;
         near.write_all(b"one").await.unwrap();
         direct.set();
         near.flush().await.unwrap();

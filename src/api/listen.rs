@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | connections | `limits.connections_max` | new ones wait in the kernel's queue |
 //! | a head that arrives slowly, or not at all; idleness between requests | [`HEAD_WAIT_MAX`] | closed |
-//! | a head's size | `limits.header_bytes_max` and [`URI_BYTES_MAX`] | `431`, `414` |
+//! | a head's size | `limits.header_bytes_max` and 64 KiB of path and query | `431`, `414` |
 //! | a body | its deadline and limits: `super::body` | `504`, `413`, `503` |
 //! | a client that does not read its answer | [`WRITE_STALL_MAX`] | closed |
 //! | stopping | [`STOP_WAIT_MAX`] | what still runs is cut |

@@ -6,8 +6,8 @@
 //!                                   └ not built yet: 501
 //! ```
 //!
-//! A handler is three sentences: understand the request ([`params`], [`controls`], [`body`]), make one call of the store,
-//! render the answer ([`answer`], [`error`]). Whatever can be refused is refused before the first byte of the body is
+//! A handler is three sentences: understand the request (`params`, `controls`, `body`), make one call of the store,
+//! render the answer (`answer`, `error`). Whatever can be refused is refused before the first byte of the body is
 //! read, so that a client that waits for `100 Continue` gets the refusal instead.
 //!
 //! Routes match the path as it came, byte for byte; keys are decoded once and never normalised.

@@ -152,9 +152,8 @@ pub(super) async fn respond(api: &Api, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let asked = Asked { api, parts: &parts, id: RequestId(rand::random()), began: api.store.clock().now() };
     let mut upload = Upload::new(body, Arc::clone(&api.body_budget));
-    let answer = AssertUnwindSafe(answer(&asked, &mut upload)).catch_unwind().await;
+    let answer = survive(&parts, answer(&asked, &mut upload)).await;
     upload.linger(framing::awaits_continue(&parts.headers));
-    let answer = answer.unwrap_or_else(|_| Err(panicked(&parts)));
     let mut response = answer.unwrap_or_else(|problem| {
         log(&asked, &problem);
         problem.into_response()
@@ -212,6 +211,11 @@ fn options(allow: &str) -> Response {
     response
 }
 
+/// Turns a panic into an answer.
+async fn survive(parts: &Parts, answer: impl Future<Output = Result<Response, Problem>>) -> Result<Response, Problem> {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| Err(panicked(parts)))
+}
+
 /// What became of a write whose handler panicked, nobody knows.
 fn panicked(parts: &Parts) -> Problem {
     let route = ROUTES.iter().find(|route| route.matches(parts.uri.path()));
@@ -265,11 +269,15 @@ mod tests {
         assert_eq!(route("/admin/v1/takeover").deed(&Method::POST), Some(Writes(NotBuilt)));
     }
 
-    #[test]
-    fn panic_in_a_write_is_an_unknown_outcome() {
-        let parts = |method: &str| Request::builder().method(method).uri("/set?key=a").body(()).unwrap().into_parts().0;
-        assert!(format!("{:?}", panicked(&parts("GET"))).contains("Unknown"));
-        let read = Request::builder().uri("/get").body(()).unwrap().into_parts().0;
-        assert!(format!("{:?}", panicked(&read)).contains("applied: No"));
+    #[tokio::test]
+    async fn panic_is_answered_and_in_a_write_its_outcome_is_unknown() {
+        for (method, path, applied) in
+            [("GET", "/set", "Unknown"), ("PUT", "/v1/kv/a", "Unknown"), ("GET", "/get", "No")]
+        {
+            let (parts, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
+            let problem = survive(&parts, async { panic!("on purpose") }).await.unwrap_err();
+            assert_eq!(problem.status(), 500);
+            assert!(format!("{problem:?}").contains(&format!("applied: {applied}")), "{method} {path}");
+        }
     }
 }

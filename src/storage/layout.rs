@@ -90,13 +90,13 @@ pub(super) fn fault(error: impl Into<::redb::Error>) -> Error {
     }
 }
 
-/// Runs redb, which panics on some damaged pages where an error would do (4.4: a torn allocator table): a damaged file is
-/// refused, or a commit fails for good, with words instead of a backtrace.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+/// Runs redb, which panics on some damaged pages where an error would do (4.4: a torn allocator table), in closing a file
+/// too: a damaged file is refused, or a commit fails for good, with words instead of an abort.
+pub(super) fn guarded<T, E: From<Error>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(Error::Corrupt(format!("redb gave up on it: {text}")))
+        Err(Error::Corrupt(format!("redb gave up on it: {text}")).into())
     })
 }
 

@@ -168,7 +168,7 @@ impl MemoryEngine {
 
     fn fail(&self, contents: &mut Contents, error: Error) -> Error {
         contents.unclean = true;
-        let _ = self.failure.set(error.to_string()); // the first stays
+        let _ = self.failure.set(error.lasting()); // the first stays
         error
     }
 
@@ -256,6 +256,9 @@ impl Contents {
     /// All of the batch, or an error and nothing: what can fail comes before what changes.
     fn commit(&mut self, batch: &Batch) -> Result<(), Error> {
         let plan = Plan::new(&self.state, batch);
+        if !batch.has_effect(&plan) {
+            return Ok(());
+        }
         let entries = self.entries_to_apply(batch, &plan)?;
         if batch.apply_rule == ApplyRule::IfNewer {
             for mutation in entries.iter().flat_map(|entry| &entry.mutations) {

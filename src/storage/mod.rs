@@ -42,6 +42,16 @@ pub enum Error {
     Corrupt(String),
 }
 
+impl Error {
+    /// What later calls are told: the same words, not wrapped once more.
+    fn lasting(&self) -> String {
+        match self {
+            Error::Failed(detail) => detail.clone(),
+            Error::Corrupt(_) => self.to_string(),
+        }
+    }
+}
+
 /// What a file must be to be opened: the copy of this shard of this placement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -114,7 +124,8 @@ pub struct LogEntry {
 /// Which entries leave the log (rule 12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trim {
-    /// Nothing after this seq goes: the least cursor, or the copy's own end when nobody needs the log.
+    /// Nothing after this seq goes: the least cursor, or the copy's own end when nobody needs the log. Nor does, whatever
+    /// stands here, an entry that is not applied yet.
     pub up_to: Seq,
     /// The log keeps at least the newest entries that fit in so many bytes (`log_retain`).
     pub keep_bytes: u64,

@@ -65,6 +65,15 @@ impl Plan {
     }
 }
 
+impl Batch {
+    /// Whether it changes anything where `plan` found the copy: trimming that is asked for with every batch, and now and
+    /// then on an idle shard, must not cost an fsync when nothing may go.
+    pub(super) fn has_effect(&self, plan: &Plan) -> bool {
+        let trims = self.trim.as_ref().is_some_and(|trim| plan.position.may_trim(trim, 0));
+        trims || *self != Batch { trim: self.trim, ..Batch::default() }
+    }
+}
+
 /// A history of the last row only: all that is needed to see which entries open a row, however long the history.
 fn tail_of(history: &History) -> History {
     let last = history.rows().last().cloned();
@@ -146,6 +155,36 @@ impl ApplyRule {
         match self {
             ApplyRule::InOrder => true,
             ApplyRule::IfNewer => present.is_none_or(|record| version.seq() > record.version.seq()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing_at(log_start: u64, end: u64) -> Plan {
+        let position = Position { end: Seq(end), applied: Seq(end), log_start: Seq(log_start), log_bytes: 1000 };
+        Plan { position, apply_after: Seq(end), rows: Vec::new() }
+    }
+
+    #[test]
+    fn batch_that_only_trims_has_an_effect_only_when_something_may_go() {
+        let trim = |up_to, keep_bytes, entries_max| Batch {
+            trim: Some(Trim { up_to: Seq(up_to), keep_bytes, entries_max }),
+            ..Batch::default()
+        };
+        let cases = [
+            (Batch::default(), false),
+            (trim(5, 0, 1), true),
+            (trim(4, 0, 1), false),    // all behind it is gone
+            (trim(5, 1000, 1), false), // what is there is kept
+            (trim(5, 0, 0), false),    // none at once
+            (Batch { incoming: Some(false), ..trim(0, 0, 0) }, true),
+            (Batch { apply_to: Some(Seq(9)), ..Batch::default() }, true),
+        ];
+        for (batch, expected) in cases {
+            assert_eq!(batch.has_effect(&standing_at(4, 9)), expected, "{batch:?}");
         }
     }
 }

@@ -86,13 +86,14 @@ impl RedbEngine {
         identity: &Identity,
         options: Options,
     ) -> Result<RedbEngine, OpenError> {
-        RedbEngine::start(backend, None, identity, options, Contents::Any)
+        layout::guarded(|| RedbEngine::start(backend, None, identity, options, Contents::Any))
             .map_err(|fault| OpenError { file: "(backend)".into(), fault })
     }
 
     fn on_file(file: File, identity: &Identity, options: Options, what: Contents) -> Result<RedbEngine, OpenFault> {
         let same = file.try_clone().map_err(|error| OpenFault::Disk(error.to_string()))?;
-        RedbEngine::start(FileBackend::new(file)?, Some(same), identity, options, what)
+        let backend = FileBackend::new(file)?;
+        layout::guarded(|| RedbEngine::start(backend, Some(same), identity, options, what))
     }
 
     fn start(
@@ -104,12 +105,14 @@ impl RedbEngine {
     ) -> Result<RedbEngine, OpenFault> {
         let repaired = Arc::new(AtomicBool::new(false));
         let repairing = Arc::clone(&repaired);
-        let db = layout::guarded(|| {
-            Ok(Database::builder()
-                .set_cache_size(options.cache_bytes)
-                .set_repair_callback(move |_| repairing.store(true, Ordering::Relaxed))
-                .create_with_backend(backend))
-        })??;
+        let db = Database::builder()
+            .set_cache_size(options.cache_bytes)
+            .set_repair_callback(move |_| {
+                if !repairing.swap(true, Ordering::Relaxed) {
+                    tracing::info!("the store was not closed properly last time: recovering");
+                }
+            })
+            .create_with_backend(backend)?;
         match what {
             Contents::New { incoming } => create_tables(&db, identity, incoming)?,
             Contents::Any if has_no_tables(&db)? => create_tables(&db, identity, false)?,
@@ -132,7 +135,7 @@ impl RedbEngine {
 
     /// From now on everything is refused.
     fn fail(&self, error: &Error) {
-        if self.failure.set(error.to_string()).is_ok() {
+        if self.failure.set(error.lasting()).is_ok() {
             tracing::error!(%error, "the store takes no more requests until the process restarts");
         }
     }
@@ -172,10 +175,10 @@ impl Engine for RedbEngine {
     fn commit(&self, batch: &Batch) -> Result<(), Error> {
         let _one_at_a_time = self.writer.lock();
         self.check()?;
-        if batch.is_empty() {
+        let plan = Plan::new(&self.state.read(), batch);
+        if !batch.has_effect(&plan) {
             return Ok(());
         }
-        let plan = Plan::new(&self.state.read(), batch);
         let written = layout::guarded(|| transaction::write(&self.db, batch, &plan));
         let position = written.inspect_err(|error| self.fail(error))?;
         self.state.write().roll(batch, position);

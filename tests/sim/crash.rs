@@ -20,7 +20,7 @@ const BATCHES_MAX: u64 = 12;
 #[test]
 fn power_cut_at_any_call_loses_no_answered_batch_and_halves_none() {
     let mut seen = Seen::default();
-    let disks = runs(600);
+    let disks = runs();
     for seed in first_seed()..first_seed() + disks {
         match lives(seed, &disk_with_a_copy()) {
             Ok(of_this_disk) => seen.add(of_this_disk),
@@ -63,10 +63,7 @@ pub(crate) fn lives(seed: u64, disk: &Disk) -> Result<Seen, String> {
     let mut workload = Workload::new();
     let mut model = Model::default();
     for _ in 0..CRASHES {
-        match dice.random_bool(0.5) {
-            true => disk.plan(dice.random_range(1..150), Fault::PowerCut),
-            false => disk.plan_at_sync(dice.random_range(1..15), Fault::PowerCut),
-        }
+        disk.plan(dice.random_range(1..150), Fault::PowerCut);
         let in_flight = life(disk, &mut dice, &mut workload, &mut model)?;
         disk.cut_power();
         seen.crashes += 1;
@@ -91,6 +88,9 @@ fn life(disk: &Disk, dice: &mut StdRng, workload: &mut Workload, model: &mut Mod
         Err(_) if !disk.has_power() => return Ok(None),
         Err(error) => return Err(format!("it does not open: {error}")),
     };
+    if dice.random_bool(0.5) && disk.has_power() {
+        disk.plan_at_sync(dice.random_range(1..BATCHES_MAX), Fault::PowerCut); // where most is at stake
+    }
     for _ in 0..dice.random_range(0..=BATCHES_MAX) {
         let batch = workload.batch(dice, model);
         let next = model.after(&batch);

@@ -280,7 +280,9 @@ impl StorageBackend for Disk {
         let mut state = self.0.lock();
         state.syncs += 1;
         if state.call()? == Goes::Wrong {
-            state.sync_wrong();
+            if state.power {
+                state.sync_wrong();
+            }
             return Err(wrong());
         }
         state.sync();

@@ -17,7 +17,7 @@ const CALLS: u64 = 200;
 #[test]
 fn error_at_each_of_the_first_calls_loses_nothing_and_is_final() {
     let mut met = Met::default();
-    for seed in first_seed()..first_seed() + runs(3) {
+    for seed in first_seed()..first_seed() + runs().div_ceil(CALLS) {
         for call in 1..=CALLS {
             if let Err(what) = one_error(seed, call, &mut met) {
                 fail("error_at_each", seed, &format!("call {call}: {what}"));
