@@ -19,6 +19,7 @@ use super::contacts::Contacts;
 use super::frame::{Frame, cutter};
 use super::local::Local;
 use super::message::{Hello, Request, Status};
+use crate::clock::Clock;
 
 /// A caller that has not introduced itself in so long is hung up on.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(2);
@@ -63,6 +64,8 @@ pub struct Listener {
     pub local: Arc<Local>,
     /// Where differences between files are noted.
     pub contacts: Arc<Contacts>,
+    /// Time.
+    pub clock: Clock,
     /// Every request that is being served.
     pub tasks: TaskTracker,
     /// Ends every connection: no new request is read.
@@ -87,7 +90,7 @@ impl Listener {
                 let _ = framed.send(Frame::Refuse(refusal).encode().head.slice(4..)).await; // it may have hung up
             }
             Ok(welcome) => {
-                self.contacts.note_addresses(&hello.from, self.local.addresses, hello.addresses);
+                self.contacts.note_addresses(&hello.from, self.local.addresses, hello.addresses, self.clock.now());
                 if framed.send(Frame::Welcome(welcome).encode().head.slice(4..)).await.is_ok() {
                     self.serve_requests(framed, service).await;
                 }

@@ -124,10 +124,11 @@ impl Assembled {
     /// What serves peers' connections.
     #[must_use]
     pub fn listener(&self) -> Listener {
-        let Store { tasks, local, contacts, .. } = &*self.store;
+        let Store { tasks, local, contacts, clock, .. } = &*self.store;
         Listener {
             local: Arc::clone(local),
             contacts: Arc::clone(contacts),
+            clock: clock.clone(),
             tasks: tasks.tracker(),
             stop: tasks.stop_token(),
         }

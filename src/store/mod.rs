@@ -16,6 +16,7 @@ pub mod view;
 
 mod forward;
 mod local;
+mod problems;
 mod report;
 mod route;
 mod serve;
