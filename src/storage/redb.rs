@@ -21,7 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use super::layout::{self, DATA, LOG, decode_record, expect_end, expect_next, fault, table_of};
 use super::open::{self, OpenError, OpenFault, Options};
 use super::plan::Plan;
-use super::{Batch, Chunk, Engine, Entries, Error, Identity, State, Stats, transaction};
+use super::{Batch, CacheStats, Chunk, Engine, Entries, Error, Identity, State, Stats, transaction};
 use crate::types::{Key, Record, Seq, Space};
 
 /// A shard copy in a redb file.
@@ -136,7 +136,7 @@ impl RedbEngine {
     /// From now on everything is refused.
     fn fail(&self, error: &Error) {
         if self.failure.set(error.lasting()).is_ok() {
-            tracing::error!(%error, "the store takes no more requests until the process restarts");
+            tracing::error!(detail = %error, "the store takes no more requests until the process restarts");
         }
     }
 
@@ -235,7 +235,8 @@ impl Engine for RedbEngine {
         let file_bytes = self.file.as_ref().map_or(Ok(0), open::file_bytes);
         let file_bytes = file_bytes.map_err(|error| Error::Failed(error.to_string()))?;
         let state = self.state.read();
-        Ok(Stats { keys, file_bytes, log_bytes: state.log_bytes, log_start: state.log_start })
+        let cache = cache_stats(&self.db);
+        Ok(Stats { keys, file_bytes, log_bytes: state.log_bytes, log_start: state.log_start, cache })
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -246,6 +247,16 @@ impl Engine for RedbEngine {
 impl fmt::Debug for RedbEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedbEngine").field("file", &self.file).field("failure", &self.failure.get()).finish()
+    }
+}
+
+fn cache_stats(db: &Database) -> CacheStats {
+    let stats = db.cache_stats();
+    CacheStats {
+        bytes: stats.used_bytes() as u64,
+        hits: stats.read_hits(),
+        misses: stats.read_misses(),
+        evictions: stats.evictions(),
     }
 }
 

@@ -25,6 +25,7 @@ use tracing::error;
 
 use super::{Batch, Engine, Error, LogEntry, Role, State, Trim};
 use crate::clock::Clock;
+use crate::metrics::{self, Committed, Metrics};
 use crate::types::{
     Change, ClusterUid, Cursor, Entry, Epoch, History, Incarnation, Key, Mutation, NodeName, Seq, ShardIndex, ShardUid,
     Space, UnixMs, Version,
@@ -246,16 +247,19 @@ pub struct Writer {
     /// Entries never go back in time, even when the leader's clock does.
     last_time: UnixMs,
     min_free_bytes: u64,
+    metrics: Arc<Metrics>,
     upkeep: UpkeepSource,
 }
 
 /// How a writer is set up.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The shard whose entries it makes.
     pub shard: ShardIndex,
     /// Below so much free space it takes no puts.
     pub min_free_bytes: u64,
+    /// Where commits are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What one run has planned: the batch, and who waits for it.
@@ -301,6 +305,7 @@ impl Writer {
             history: state.history.clone(),
             last_time: UnixMs(0),
             min_free_bytes: options.min_free_bytes,
+            metrics: options.metrics,
             upkeep,
         }
     }
@@ -427,7 +432,7 @@ impl Writer {
     fn commit(&mut self, mut plan: Plan) {
         plan.batch.apply_to = plan.batch.append.last().map(|last| last.entry.seq);
         self.plan_upkeep(&mut plan.batch);
-        let result = if plan.batch.is_empty() { Ok(()) } else { self.engine.commit(&plan.batch) };
+        let result = if plan.batch.is_empty() { Ok(()) } else { self.measured_commit(&plan.batch) };
         match &result {
             Ok(()) => self.publish(&plan.batch),
             Err(failure) => self.fail(failure),
@@ -435,6 +440,18 @@ impl Writer {
         for waiting in plan.waiting {
             waiting.answer(&result);
         }
+    }
+
+    fn measured_commit(&self, batch: &Batch) -> Result<(), Error> {
+        let (commits, shard) = (&self.metrics.commits, metrics::shard(self.shard));
+        let began = self.clock.now();
+        let result = self.engine.commit(batch);
+        commits.durations.time([shard], self.clock.now().saturating_duration_since(began));
+        commits.entries.observe([shard], batch.append.len() as u64);
+        commits.bytes.observe([shard], batch.append.iter().map(|entry| entry.bytes.len() as u64).sum());
+        let ended = if result.is_ok() { Committed::Ok } else { Committed::Failed };
+        commits.ended.inc([shard, ended.index()]);
+        result
     }
 
     fn plan_upkeep(&mut self, batch: &mut Batch) {
@@ -458,7 +475,7 @@ impl Writer {
     }
 
     fn fail(&mut self, failure: &Error) {
-        error!(shard = %self.shard, %failure, "a commit failed: this copy takes nothing more until the process restarts");
+        error!(detail = %failure, "a commit failed: this copy takes nothing more until the process restarts");
         self.published.failed.store(true, Ordering::Release);
         self.mode = Mode::Closed(format!("the store has failed, restart the node: {failure}"));
     }
@@ -555,6 +572,13 @@ impl Handle {
     #[must_use]
     pub fn published(&self) -> &Published {
         &self.published
+    }
+
+    /// How many items wait for the writer, and their bytes.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.queue.state.lock();
+        (state.items.len(), state.bytes)
     }
 
     /// Refuses what comes from here on; what is queued is still done.
