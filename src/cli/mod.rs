@@ -12,6 +12,7 @@ mod explain;
 mod get;
 mod http;
 mod keys;
+mod log;
 mod report;
 mod serve;
 mod set;
