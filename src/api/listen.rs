@@ -35,6 +35,7 @@ use tower::util::MapResponse;
 use super::gather::{Direct, Gather};
 use super::stall::Stalling;
 use crate::config::Settings;
+use crate::metrics::Metrics;
 
 /// How long the head of a request may take to arrive, counted from the end of the request before it.
 pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -49,7 +50,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` on `listener` until `shutdown`, then lets requests that run finish. Returns how many connections had to
 /// be cut. Connections that were upgraded are no longer ours and go on.
-pub async fn serve(listener: TcpListener, router: Router, settings: &Settings, shutdown: CancellationToken) -> usize {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    settings: &Settings,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> usize {
     let slots = Arc::new(Semaphore::new(settings.connections_max.min(Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
@@ -66,14 +73,16 @@ pub async fn serve(listener: TcpListener, router: Router, settings: &Settings, s
         match accepted {
             Ok((stream, _)) => {
                 let connection = connection(stream, http.clone(), router.clone(), shutdown.clone(), cut.clone());
+                let open = Open::begin(&metrics);
                 connections.spawn(async move {
                     connection.await;
+                    drop(open);
                     drop(slot);
                 });
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections; trying again in a moment");
+                tracing::warn!(detail = %error, "cannot accept connections; trying again in a moment");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -88,6 +97,23 @@ pub async fn serve(listener: TcpListener, router: Router, settings: &Settings, s
     cut.cancel();
     connections.wait().await;
     unfinished
+}
+
+/// A connection in the metrics.
+struct Open(Arc<Metrics>);
+
+impl Open {
+    fn begin(metrics: &Arc<Metrics>) -> Open {
+        metrics.http.accepted.inc();
+        metrics.http.connections.inc();
+        Open(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.http.connections.dec();
+    }
 }
 
 fn protocol(settings: &Settings) -> http1::Builder {
@@ -110,7 +136,7 @@ async fn connection(
     cut: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
+        tracing::debug!(detail = %error, "cannot set TCP_NODELAY");
     }
     let direct = Direct::default();
     let stream = TokioIo::new(Gather::new(Stalling::new(stream, WRITE_STALL_MAX), direct.clone()));
@@ -133,7 +159,7 @@ async fn connection(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended in an error");
+        tracing::debug!(detail = %error, "a connection ended in an error");
     }
 }
 

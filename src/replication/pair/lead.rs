@@ -98,7 +98,7 @@ impl Pair {
                 return;
             }
             if let Err(refusal) = self.writer.note(facts).await {
-                warn!(shard = self.shard.name, %refusal, "cannot write the cluster's uid down yet");
+                warn!(shard = self.shard.name, detail = %refusal, "cannot write the cluster's uid down yet");
             }
         }
     }
@@ -142,7 +142,7 @@ impl Pair {
                 true
             }
             Err(refusal) => {
-                error!(shard = self.shard.name, %refusal, "cannot lead: the store does not take it");
+                error!(shard = self.shard.name, detail = %refusal, "cannot lead: the store does not take it");
                 *self.duty.write() = Duty::Halted(refusal.to_string());
                 false
             }

@@ -192,7 +192,7 @@ impl Leader {
         self.pins.retain(|_, pin| pin.seq > stats.log_start);
         for (name, replica) in &mut self.replicas {
             if replica.pins_log() && replica.acknowledged() <= stats.log_start {
-                tracing::warn!(replica = %name, behind = end.since(replica.acknowledged()), "gave up on a replica: the \
+                tracing::warn!(replica = %name, lag_entries = end.since(replica.acknowledged()), "gave up on a replica: the \
                     replication queue is at its bound; it will need a snapshot");
                 replica.given_up = true;
             }

@@ -31,6 +31,7 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::cluster::ClusterMap;
 use crate::config::{Node, Settings, Shard};
+use crate::metrics::{self, Metrics};
 use crate::peer::{Local, Pool};
 use crate::random::Random;
 use crate::storage::writer::{Handle, Upkeep};
@@ -68,6 +69,8 @@ pub struct Surroundings {
     pub random: Random,
     /// Limits and intervals.
     pub settings: Arc<Settings>,
+    /// Where the node counts.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A copy that was opened, before it does anything.
@@ -136,6 +139,11 @@ impl Pair {
     #[must_use]
     pub fn is_leading(&self) -> bool {
         *self.duty.read() == Duty::Leading
+    }
+
+    /// Where polls and snapshots are counted, and the shard's place there.
+    fn counters(&self) -> (&metrics::Replication, usize) {
+        (&self.around.metrics.replication, metrics::shard(self.shard.index))
     }
 
     /// The store that serves.

@@ -18,7 +18,9 @@ use tracing::info;
 use super::Pair;
 use super::follow::{decode_entries, stuck, unreadable};
 use super::follower::FollowState;
+use super::polls::bytes_of;
 use super::wire::{NextChunk, NextLog, SnapshotAnswer};
+use crate::metrics::SnapshotStep;
 use crate::peer::{CallError, Class, Kind};
 use crate::storage::{ApplyRule, Batch, Engine, Error, Role};
 use crate::types::{History, Key, Seq, ShardUid, Space};
@@ -38,8 +40,18 @@ struct Incoming {
 impl Pair {
     /// Receives a snapshot and lets it take this copy's place.
     pub(super) async fn receive_snapshot(&self) -> Result<(), FollowState> {
+        let received = self.try_receive_snapshot().await;
+        let step = if received.is_ok() { SnapshotStep::Completed } else { SnapshotStep::Failed };
+        let (counters, shard) = self.counters();
+        counters.snapshots_received.inc([shard, step.index()]);
+        received
+    }
+
+    async fn try_receive_snapshot(&self) -> Result<(), FollowState> {
         self.enter(FollowState::Snapshot { records: 0 });
         let incoming = self.begin_incoming().await?;
+        let (counters, shard) = self.counters();
+        counters.snapshots_received.inc([shard, SnapshotStep::Begun.index()]);
         let passed = self.receive_records(&incoming).await?;
         self.receive_log(&incoming, passed).await?;
         self.complete(incoming).await
@@ -77,6 +89,9 @@ impl Pair {
                 other => return Err(unexpected(other)),
             };
             count += records.len() as u64;
+            let (counters, shard) = self.counters();
+            counters.snapshot_records_received.add([shard], records.len() as u64);
+            counters.snapshot_bytes_received.add([shard], bytes_of(&records));
             after = records.last().map(|(key, _)| key.clone()).or(after);
             let install = records.into_iter().map(|(key, record)| (Space::Data, key, record)).collect();
             commit(incoming, Batch { install, ..Batch::default() }).await?;
