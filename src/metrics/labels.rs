@@ -70,7 +70,7 @@ values!(
 
 /// The label values of one node, fixed for its life. Each list of codes begins with `ok`; what is in none of a list counts
 /// as its last value.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Labels {
     /// The shards of the map, by index.
     pub shards: Vec<String>,
@@ -88,6 +88,23 @@ pub struct Labels {
     pub kinds: Vec<&'static str>,
     /// Why peers are refused.
     pub refusals: Vec<&'static str>,
+}
+
+impl Default for Labels {
+    /// One value each: for counters that nobody reads.
+    fn default() -> Labels {
+        let one = || vec![OTHER];
+        Labels {
+            shards: vec![OTHER.to_owned()],
+            nodes: vec![NodeName::new(OTHER)],
+            routes: one(),
+            methods: one(),
+            outcomes: one(),
+            codes: one(),
+            kinds: one(),
+            refusals: one(),
+        }
+    }
 }
 
 /// The place of a shard among the label's values.
