@@ -16,5 +16,6 @@ pub mod cluster;
 pub mod replication;
 pub mod store;
 pub mod api;
+pub mod descriptors;
 pub mod server;
 pub mod cli;

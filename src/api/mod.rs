@@ -34,6 +34,7 @@ pub mod listen;
 mod origin;
 mod params;
 mod routes;
+mod slots;
 mod stall;
 #[cfg(test)]
 mod tests;

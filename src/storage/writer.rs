@@ -106,6 +106,8 @@ pub struct Writer {
     last_time: UnixMs,
     min_free_bytes: u64,
     upkeep: UpkeepSource,
+    /// The last commit took entries from the log; there may be more to take.
+    is_trimming: bool,
 }
 
 /// How a writer is set up.
@@ -161,7 +163,13 @@ impl Writer {
             last_time: UnixMs(0),
             min_free_bytes: options.min_free_bytes,
             upkeep,
+            is_trimming: false,
         }
+    }
+
+    /// Whether upkeep is left that an idle writer should not wait with.
+    fn has_upkeep_left(&self) -> bool {
+        self.is_trimming && !self.published.is_failed()
     }
 
     /// What it shows to readers.
@@ -291,6 +299,7 @@ impl Writer {
     fn commit(&mut self, mut plan: Plan) {
         plan.batch.apply_to = plan.batch.append.last().map(|last| last.entry.seq);
         self.plan_upkeep(&mut plan.batch);
+        self.is_trimming = plan.batch.trim.is_some();
         let result = if plan.batch.is_empty() { Ok(()) } else { self.engine.commit(&plan.batch) };
         match &result {
             Ok(()) => self.publish(&plan.batch),
