@@ -214,10 +214,10 @@ const COPY: &[Shown<CopySeen>] = &[
     }),
 ];
 
-/// Counters that others keep; `_total` is added.
 /// A counter's name, help, and where it is read.
 type CopyCounter = (&'static str, &'static str, fn(&CopySeen) -> u64);
 
+/// Counters that others keep; `_total` is added.
 const COPY_COUNTERS: &[CopyCounter] = &[
     ("ostraca_cache_hits", "Pages that were found in memory", |copy| copy.cache.hits),
     ("ostraca_cache_misses", "Pages that were read from the disk", |copy| copy.cache.misses),
