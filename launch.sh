@@ -41,7 +41,7 @@ TEXT
 
 # Whoever reads this may have gone; that is noticed by the trap on PIPE below.
 say() { printf '%s\n' "$*" 2>/dev/null; }
-complain() { printf 'launch.sh: %s\n' "$*" >&2 2>/dev/null; } # the order matters: only printf's own troubles vanish
+complain() { printf 'launch.sh: %s\n' "$*" >&2 2>/dev/null; }
 die() { complain "$@"; exit 1; }
 
 # A path as it can be typed in the directory where the user stands.
@@ -369,9 +369,14 @@ ask_ready() {
 announce() {
     local i first='' late='' status
     ANNOUNCED=yes
+    # If others took an address since we looked, it was they who answered "ready", and our node has ended meanwhile.
+    nap 0.2
+    reap
+    [ "$LEFT" -gt 0 ] || return 0
+    READY=0
     for i in "${NODES[@]}"; do
         case ${STATES[i]} in
-            ready) first=${first:-$i} ;;
+            ready) READY=$((READY + 1)) first=${first:-$i} ;;
             starting) STATES[i]="not ready" late=${late:-$i} ;;
         esac
     done

@@ -68,9 +68,9 @@ values!(
     }
 );
 
-/// The label values of one node, fixed for its life. Each list of codes begins with `ok`; what is in none of a list counts
-/// as its last value.
-#[derive(Debug, Clone)]
+/// The label values of one node, fixed for its life. Each list of codes begins with `ok`; what is not in a list
+/// counts as [`OTHER`].
+#[derive(Debug, Clone, Default)]
 pub struct Labels {
     /// The shards of the map, by index.
     pub shards: Vec<String>,

@@ -13,174 +13,28 @@
 //! [`Writer::run_once`] is plain code without threads; [`spawn`] is the few lines of thread around it. The idea of the
 //! group commit is old (`PostgreSQL`'s `commit_delay`, without the delay).
 
-use std::collections::{HashMap, VecDeque};
+mod item;
+mod queue;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tracing::error;
 
-use super::{Batch, Engine, Error, LogEntry, Role, State, Trim};
+pub use item::{Facts, Item, Mode, Refusal, Upkeep, UpkeepSource, Written};
+pub use queue::{Handle, spawn};
+
+use super::{Batch, Engine, Error, LogEntry, State};
 use crate::clock::Clock;
 use crate::metrics::{self, Committed, Metrics};
-use crate::types::{
-    Change, ClusterUid, Cursor, Entry, Epoch, History, Incarnation, Key, Mutation, NodeName, Seq, ShardIndex, ShardUid,
-    Space, UnixMs, Version,
-};
-
-/// Items in one commit.
-const COMMIT_ITEMS_MAX: usize = 1024;
-/// Bytes in one commit, unless a single write is larger: a large value does not ride with small writes (rule 8).
-const COMMIT_BYTES_MAX: usize = 1 << 20;
-/// Items waiting for the writer; beyond it a write is refused with `overloaded`.
-const QUEUE_ITEMS_MAX: usize = 16 << 10;
-/// Bytes waiting for the writer, with the same answer.
-const QUEUE_BYTES_MAX: usize = 256 << 20;
-/// Idle time after which acknowledgements that came meanwhile are written down.
-const IDLE: Duration = Duration::from_secs(1);
-
-/// Whether the copy takes entries, and from whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mode {
-    /// From nobody; with the reason, for whoever is refused.
-    Closed(String),
-    /// Writes of clients, which get seq in this epoch and incarnation.
-    Leading {
-        /// The leadership.
-        epoch: Epoch,
-        /// This opening of the file.
-        incarnation: Incarnation,
-    },
-    /// Entries of the leader.
-    Following,
-}
-
-/// Why the writer did not do it. Of everything but `Unknown` nothing was applied.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The copy takes no writes now.
-    #[error("{0}")]
-    Closed(String),
-    /// The client's time was over before the write was begun.
-    #[error("the deadline passed before the write was begun")]
-    DeadlinePassed,
-    /// The queue is at its bound.
-    #[error("the shard's write queue is full")]
-    Overloaded,
-    /// Less free space than `storage.min_free_bytes`.
-    #[error("{free} bytes are free on the disk; storage.min_free_bytes is {min}")]
-    DiskFull {
-        /// Bytes that are free.
-        free: u64,
-        /// Bytes that must stay free.
-        min: u64,
-    },
-    /// Entries that do not follow the end of this copy's log.
-    #[error("entry {got} does not follow the end of the log, {end}")]
-    OutOfOrder {
-        /// The first entry offered.
-        got: Seq,
-        /// The end of the log.
-        end: Seq,
-    },
-    /// The store failed before this was begun, or while it was read for it.
-    #[error("{0}")]
-    Failed(Error),
-    /// The commit failed: the write may be durable, or not (rule 9).
-    #[error("the commit failed, and whether it is durable is not known: {0}")]
-    Unknown(Error),
-}
-
-/// A write that is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    /// Its version; none for a delete of nothing, which writes nothing.
-    pub version: Option<Version>,
-    /// Whether the key was there before.
-    pub existed: bool,
-}
-
-/// What is asked of the writer.
-#[derive(Debug)]
-pub enum Item {
-    /// A client's write.
-    Write {
-        /// What happens to which key.
-        mutation: Mutation,
-        /// When its client stops waiting.
-        deadline: Instant,
-        /// Answered when it is durable, or refused.
-        reply: oneshot::Sender<Result<Written, Refusal>>,
-    },
-    /// Entries that the leader sent.
-    Append {
-        /// In order, the first being the next after the end.
-        entries: Vec<LogEntry>,
-        /// Answered with the new end when they are durable.
-        reply: oneshot::Sender<Result<Seq, Refusal>>,
-    },
-    /// Facts to write down.
-    Note {
-        /// What was learnt.
-        facts: Facts,
-        /// Answered when they are durable.
-        reply: oneshot::Sender<Result<(), Refusal>>,
-    },
-    /// From here on, another mode: a fence.
-    SetMode {
-        /// The mode.
-        mode: Mode,
-        /// Written down with it.
-        facts: Facts,
-        /// Answered when all that stood before it is durable.
-        reply: oneshot::Sender<Result<(), Refusal>>,
-    },
-    /// From here on, another file: a snapshot has arrived (rule 14).
-    Swap {
-        /// The copy that takes over; complete, and durable.
-        engine: Arc<dyn Engine>,
-        /// Answered when it has taken over.
-        reply: oneshot::Sender<Result<(), Refusal>>,
-    },
-}
-
-impl Item {
-    fn bytes(&self) -> usize {
-        match self {
-            Item::Write { mutation, .. } => mutation.size(),
-            Item::Append { entries, .. } => entries.iter().map(|entry| entry.bytes.len()).sum(),
-            Item::Note { .. } | Item::SetMode { .. } | Item::Swap { .. } => 0,
-        }
-    }
-}
-
-/// Facts about the shard and the cluster that a copy persists.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Facts {
-    /// The shard's uid.
-    pub shard_uid: Option<ShardUid>,
-    /// The cluster's uid.
-    pub cluster_uid: Option<ClusterUid>,
-    /// The shard's epoch.
-    pub epoch: Option<Epoch>,
-    /// What the copy is.
-    pub role: Option<Role>,
-}
-
-/// What others want written with the next commit; asked for at each, and after a second of idleness.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Upkeep {
-    /// Cursors that replicas acknowledged.
-    pub cursors: Vec<(NodeName, Option<Cursor>)>,
-    /// What may leave the log.
-    pub trim: Option<Trim>,
-}
-
-/// Gives the upkeep for a store whose log will end at this seq.
-pub type UpkeepSource = Box<dyn FnMut(&dyn Engine, Seq) -> Upkeep + Send>;
+use crate::types::{Change, Entry, Epoch, History, Incarnation, Key, Mutation, Seq, ShardIndex, Space, UnixMs};
 
 /// What the writer shows to readers: only what is durable (rule 8).
 #[derive(Debug)]
@@ -231,6 +85,11 @@ impl Published {
     #[must_use]
     pub fn is_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// From here on it has failed; true when that is news.
+    fn fail(&self) -> bool {
+        !self.failed.swap(true, Ordering::AcqRel)
     }
 }
 
@@ -320,7 +179,9 @@ impl Writer {
     /// upkeep.
     pub fn run_once(&mut self, items: impl IntoIterator<Item = Item>) {
         let mut plan = Plan::default();
+        let mut is_idle = true;
         for item in items {
+            is_idle = false;
             match item {
                 Item::Write { mutation, deadline, reply } => self.plan_write(&mut plan, mutation, deadline, reply),
                 Item::Append { entries, reply } => self.plan_append(&mut plan, entries, reply),
@@ -340,6 +201,9 @@ impl Writer {
                     let _ = reply.send(self.swap(engine)); // the follower that asked may be stopping
                 }
             }
+        }
+        if is_idle {
+            self.look_at_the_store();
         }
         self.commit(plan);
     }
@@ -454,6 +318,13 @@ impl Writer {
         result
     }
 
+    /// A read may have found the store broken since the last commit: an idle writer looks, for nobody else would say so.
+    fn look_at_the_store(&mut self) {
+        if let Err(failure @ Error::Failed(_)) = self.engine.stats() {
+            self.fail(&failure);
+        }
+    }
+
     fn plan_upkeep(&mut self, batch: &mut Batch) {
         if self.published.is_failed() {
             return;
@@ -475,8 +346,9 @@ impl Writer {
     }
 
     fn fail(&mut self, failure: &Error) {
-        error!(detail = %failure, "a commit failed: this copy takes nothing more until the process restarts");
-        self.published.failed.store(true, Ordering::Release);
+        if self.published.fail() {
+            error!(detail = %failure, "the store failed: this copy takes nothing more until the process restarts");
+        }
         self.mode = Mode::Closed(format!("the store has failed, restart the node: {failure}"));
     }
 
@@ -496,146 +368,4 @@ fn plan_facts(batch: &mut Batch, facts: Facts) {
     batch.cluster_uid = facts.cluster_uid.or(batch.cluster_uid);
     batch.epoch = facts.epoch.or(batch.epoch.take());
     batch.role = facts.role.or(batch.role);
-}
-
-/// The way to the writer: a bounded queue.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    queue: Arc<Queue>,
-    published: Arc<Published>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    state: Mutex<QueueState>,
-    filled: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct QueueState {
-    items: VecDeque<Item>,
-    bytes: usize,
-    closed: bool,
-}
-
-impl Handle {
-    /// Queues an item, unless the queue is full or closed.
-    fn push(&self, item: Item) -> Result<(), Refusal> {
-        let bytes = item.bytes();
-        let mut state = self.queue.state.lock();
-        if state.closed {
-            return Err(Refusal::Closed("the node is stopping".into()));
-        }
-        if state.items.len() >= QUEUE_ITEMS_MAX || (state.bytes > 0 && state.bytes + bytes > QUEUE_BYTES_MAX) {
-            return Err(Refusal::Overloaded);
-        }
-        state.bytes += bytes;
-        state.items.push_back(item);
-        drop(state);
-        self.queue.filled.notify_one();
-        Ok(())
-    }
-
-    async fn submit<T>(&self, item: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Item) -> Result<T, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        self.push(item(reply))?;
-        // A writer that is gone without an answer has panicked: whether it committed is not known.
-        answer.await.unwrap_or_else(|_| Err(Refusal::Unknown(Error::Failed("the writer is gone".into()))))
-    }
-
-    /// Writes one mutation; returns when it is durable.
-    pub async fn write(&self, mutation: Mutation, deadline: Instant) -> Result<Written, Refusal> {
-        self.submit(|reply| Item::Write { mutation, deadline, reply }).await
-    }
-
-    /// Appends the leader's entries; returns the new end when they are durable.
-    pub async fn append(&self, entries: Vec<LogEntry>) -> Result<Seq, Refusal> {
-        self.submit(|reply| Item::Append { entries, reply }).await
-    }
-
-    /// Writes facts down.
-    pub async fn note(&self, facts: Facts) -> Result<(), Refusal> {
-        self.submit(|reply| Item::Note { facts, reply }).await
-    }
-
-    /// Changes the mode, behind all that is queued.
-    pub async fn set_mode(&self, mode: Mode, facts: Facts) -> Result<(), Refusal> {
-        self.submit(|reply| Item::SetMode { mode, facts, reply }).await
-    }
-
-    /// Lets another file take over, behind all that is queued.
-    pub async fn swap(&self, engine: Arc<dyn Engine>) -> Result<(), Refusal> {
-        self.submit(|reply| Item::Swap { engine, reply }).await
-    }
-
-    /// What is durable.
-    #[must_use]
-    pub fn published(&self) -> &Published {
-        &self.published
-    }
-
-    /// How many items wait for the writer, and their bytes.
-    #[must_use]
-    pub fn waiting(&self) -> (usize, usize) {
-        let state = self.queue.state.lock();
-        (state.items.len(), state.bytes)
-    }
-
-    /// Refuses what comes from here on; what is queued is still done.
-    pub fn close(&self) {
-        self.queue.state.lock().closed = true;
-        self.queue.filled.notify_one();
-    }
-}
-
-impl Queue {
-    /// Waits for items, at most [`IDLE`]; none once the queue is closed and empty.
-    fn take(&self) -> Option<Vec<Item>> {
-        let mut state = self.state.lock();
-        if state.items.is_empty() && !state.closed {
-            self.filled.wait_for(&mut state, IDLE);
-        }
-        if state.items.is_empty() && state.closed {
-            return None;
-        }
-        let mut taken = Vec::new();
-        let mut taken_bytes = 0;
-        while let Some(item) = state.items.pop_front() {
-            let bytes = item.bytes();
-            let fits = taken.is_empty() || taken_bytes + bytes <= COMMIT_BYTES_MAX;
-            if !fits || taken.len() >= COMMIT_ITEMS_MAX {
-                state.items.push_front(item);
-                break;
-            }
-            state.bytes -= bytes;
-            taken_bytes += bytes;
-            taken.push(item);
-        }
-        Some(taken)
-    }
-}
-
-/// Starts the writer's thread. It ends when the handle is closed and the queue is empty; join it before the file is
-/// considered closed.
-pub fn spawn(mut writer: Writer) -> std::io::Result<(Handle, JoinHandle<()>)> {
-    let handle = Handle { queue: Arc::default(), published: writer.published() };
-    let queue = Arc::clone(&handle.queue);
-    let thread = std::thread::Builder::new().name(format!("writer-{}", writer.shard)).spawn(move || {
-        let _closing = CloseOnDrop(Arc::clone(&queue));
-        while let Some(items) = queue.take() {
-            writer.run_once(items);
-        }
-    })?;
-    Ok((handle, thread))
-}
-
-/// Refuses what comes after a writer that has ended, and drops what it has not done: its callers learn that at once.
-struct CloseOnDrop(Arc<Queue>);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        state.closed = true;
-        state.items.clear();
-    }
 }

@@ -153,3 +153,103 @@ fn is_too_large(answer: &Answer, operation: &Operation, class: Class) -> bool {
     let Outcome::Found(record) = &answer.outcome else { return false };
     !operation.is_write() && class != Class::Bulk && record.content.value.len() > SMALL_BYTES_MAX
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::{Node, Settings, Shard, Topology};
+    use crate::metrics::{Labels, Metrics};
+    use crate::peer::Status;
+    use crate::peer::pool::Tcp;
+    use crate::placement::{HashFunction, Placement};
+    use crate::random::Random;
+    use crate::storage::memory::{MemoryEngine, MemoryFiles};
+    use crate::storage::{Batch, Engine, LogEntry};
+    use crate::store::assembly::{Assembled, Materials, assemble};
+    use crate::store::view::Readiness;
+    use crate::types::{Content, Entry, Key, NodeName, RequestId, Seq, ShardIndex};
+
+    /// A leader of one shard with one replica, which nobody runs.
+    async fn leader(engine: Arc<MemoryEngine>) -> Assembled {
+        let node = |ordinal: u16| Node {
+            name: NodeName::new(format!("A/{ordinal}")),
+            address: ([127, 0, 0, 1], 1 + ordinal).into(),
+            shard: ShardIndex(0),
+        };
+        let shard = Shard { name: "A".into(), index: ShardIndex(0), copies: vec![node(0), node(1)] };
+        let topology = Topology { placement: Placement { hash: HashFunction::Fnv1a, shards: 1 }, shards: vec![shard] };
+        let node = assemble(Materials {
+            metrics: Arc::new(Metrics::new(&Labels::default())),
+            topology: Arc::new(topology),
+            settings: Arc::new(Settings::default()),
+            me: node(0),
+            engine,
+            files: Arc::new(MemoryFiles),
+            clock: Clock::real(),
+            random: Random::seeded(1),
+            connector: Box::new(Tcp),
+        })
+        .unwrap();
+        node.start();
+        while !node.store.readiness(Readiness::Writes).iter().all(|check| check.ok) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        node
+    }
+
+    fn deadline() -> Instant {
+        Clock::real().now() + Duration::from_secs(10)
+    }
+
+    async fn poll(store: &Arc<Store>, cursor_of: Option<&Entry>) -> (Seq, Vec<Entry>) {
+        let envelope = Envelope {
+            request_id: RequestId(1),
+            kind: Kind::Poll.number(),
+            cluster: None,
+            placement: store.local.placement,
+            shard: ShardIndex(0),
+            epoch: None,
+            from: NodeName::new("A/1"),
+            remaining: Duration::from_millis(20),
+            class: Class::Replication,
+        };
+        let poll = Poll { shard_uid: store.copies[&ShardIndex(0)].uid(), cursor: cursor_of.map(Entry::cursor) };
+        let reply = store.handle(Request { envelope, body: poll.encode() }).await;
+        assert_eq!(reply.status, Status::Served);
+        match PollAnswer::decode(reply.body).unwrap() {
+            PollAnswer::Entries { end, entries, .. } => {
+                (end, entries.into_iter().map(|bytes| Entry::decode(bytes).unwrap()).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Between a commit and its publication a poll could carry away an entry that the leader's history did not have yet;
+    /// the replica's next poll then looked like the proof that the leader had lost data, and the leader halted.
+    #[tokio::test]
+    async fn poll_between_a_commit_and_its_publication_gets_nothing_that_is_not_published() {
+        let engine = Arc::new(MemoryEngine::new());
+        let node = leader(Arc::clone(&engine)).await;
+        let put = Operation::Put { key: Key::new("k", 10).unwrap(), content: Content::of("v") };
+        let call = Call {
+            operation: put,
+            consistency: crate::store::Consistency::Leader,
+            reach: Reach::Local,
+            deadline: deadline(),
+            request_id: RequestId(2),
+        };
+        node.store.execute(call).await.unwrap();
+        let (end, entries) = poll(&node.store, None).await;
+        assert_eq!((end, entries.len()), (Seq(1), 1));
+        let unpublished = Entry { seq: Seq(2), ..entries[0].clone() };
+        let bytes = unpublished.encode();
+        let append = vec![LogEntry { entry: unpublished, bytes }];
+        engine.commit(&Batch { append, apply_to: Some(Seq(2)), ..Batch::default() }).unwrap();
+        assert_eq!(poll(&node.store, None).await, (Seq(1), entries.clone()));
+        assert_eq!(poll(&node.store, entries.first()).await, (Seq(1), vec![]));
+    }
+}

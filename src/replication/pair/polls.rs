@@ -13,11 +13,13 @@ use super::leader::{Mine, PollFacts, Verdict};
 use super::wire::{ANSWER_BYTES, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
 use super::{Duty, Pair};
 use crate::metrics::SnapshotStep;
-use crate::storage::{Chunk, Entries};
+use crate::storage::{Chunk, Entries, Error};
 use crate::types::{Key, NodeName, Seq, ShardUid, Space};
 
 /// A poll that comes while this node finds out whether it may lead waits so long between two looks.
 const STARTING_PAUSE: Duration = Duration::from_millis(10);
+/// A snapshot's request for entries that are not published waits so long for them.
+const PUBLISH_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of records in one answer of a snapshot.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -97,14 +99,25 @@ impl Pair {
     }
 
     async fn entries_after(&self, uid: ShardUid, after: Seq) -> PollAnswer {
-        let end = self.writer.published().end();
-        match self.read(move |engine| engine.entries(after, ANSWER_BYTES)).await {
+        let (end, read) = self.published_entries(after).await;
+        match read {
             Ok(Entries::Found(entries)) => {
                 PollAnswer::Entries { shard_uid: uid, end, time: self.around.clock.unix_ms(), entries }
             }
             Ok(Entries::Trimmed) => PollAnswer::Snapshot { shard_uid: uid },
             Err(error) => PollAnswer::NotLeading { detail: error.to_string() },
         }
+    }
+
+    /// Entries after a seq, none beyond the published end, and that end. The store may hold more already, for an instant: a
+    /// replica that had it would be ahead of this leader's history, and look like the proof that this leader lost data.
+    async fn published_entries(&self, after: Seq) -> (Seq, Result<Entries, Error>) {
+        let end = self.writer.published().end();
+        let mut read = self.read(move |engine| engine.entries(after, ANSWER_BYTES)).await;
+        if let Ok(Entries::Found(entries)) = &mut read {
+            entries.truncate(usize::try_from(end.since(after)).unwrap_or(usize::MAX));
+        }
+        (end, read)
     }
 
     /// Begins a snapshot for a replica: from here on the log is kept for it.
@@ -161,7 +174,12 @@ impl Pair {
         if !self.touch_snapshot(from, next.id) {
             return ended("this snapshot has ended; begin again");
         }
-        match self.read(move |engine| engine.entries(next.after, ANSWER_BYTES)).await {
+        let mut news = self.writer.published().subscribe();
+        if self.writer.published().end() <= next.after {
+            // A chunk may have been read an instant before its last entry was published.
+            let _ = timeout(PUBLISH_WAIT, news.changed()).await; // what is there then is the answer
+        }
+        match self.published_entries(next.after).await.1 {
             Ok(Entries::Found(entries)) => SnapshotAnswer::Log { entries },
             Ok(Entries::Trimmed) => ended("the log was trimmed under the snapshot"),
             Err(error) => ended(&error.to_string()),
