@@ -260,7 +260,7 @@ impl Commits {
                 registry,
                 "commit_entries",
                 None,
-                "Entries in a group commit; none in one that only keeps notes",
+                "Entries in a group commit; those that only keep notes have none, and do not count here",
                 Spreads::new(NUMBERS, [shard()]),
             ),
             bytes: entered(

@@ -354,6 +354,9 @@ fn gauges<'a>(
     let help = format!("{help}.");
     let mut metric = out.encode_descriptor(name, &help, unit, MetricType::Gauge)?;
     for (labels, value) in samples {
+        if labels.is_empty() {
+            return ConstGauge::new(value).encode(metric); // without labels there is one
+        }
         ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
     }
     Ok(())

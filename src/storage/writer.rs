@@ -311,8 +311,10 @@ impl Writer {
         let began = self.clock.now();
         let result = self.engine.commit(batch);
         commits.durations.time([shard], self.clock.now().saturating_duration_since(began));
-        commits.entries.observe([shard], batch.append.len() as u64);
-        commits.bytes.observe([shard], batch.append.iter().map(|entry| entry.bytes.len() as u64).sum());
+        if !batch.append.is_empty() {
+            commits.entries.observe([shard], batch.append.len() as u64);
+            commits.bytes.observe([shard], batch.append.iter().map(|entry| entry.bytes.len() as u64).sum());
+        }
         let ended = if result.is_ok() { Committed::Ok } else { Committed::Failed };
         commits.ended.inc([shard, ended.index()]);
         result
