@@ -101,7 +101,7 @@ async fn serve(options: Options) -> Result<(), Error> {
         warn!(file = %db_location.display(), "the file was not closed properly; it was repaired, and nothing is lost");
     }
     info!(address = %me.address, file = %db_location.display(), config = %config_path.display(),
-        version = env!("CARGO_PKG_VERSION"), end = %engine.state()?.history.end(), "serving");
+        version = env!("CARGO_PKG_VERSION"), end = engine.state()?.history.end().0, "serving");
     let metrics = Arc::new(Metrics::new(&api::labels(&topology)));
     let node = assemble(Materials {
         topology: Arc::clone(&topology),

@@ -77,7 +77,7 @@ impl Lines {
                 let _ = write!(line, " {dim}{name}={plain}{value}"); // a String takes all
             }
         }
-        if !fields.has("shard") {
+        if fields.get("shard").is_none() {
             let _ = write!(line, " {dim}shard={plain}{shard}");
         }
         line
@@ -86,10 +86,11 @@ impl Lines {
     fn json(&self, time: &str, level: Level, target: &str, fields: &Fields) -> String {
         let text = |text: &str| Value::Text(text.to_owned());
         let mut line = format!("{{\"timestamp\":{},\"level\":\"{level}\"", text(time).json());
-        let own = [("node", self.node.as_str()), ("shard", self.shard.as_str())];
-        let own = own.into_iter().filter(|(name, _)| !fields.has(name)).map(|(name, value)| (name, text(value)));
-        let named = fields.named.iter().map(|(name, value)| (*name, value.clone()));
-        let all = own.chain([("message", text(&fields.message))]).chain(named).chain([("target", text(target))]);
+        let shard = fields.get("shard").cloned().unwrap_or_else(|| text(&self.shard));
+        let own = [("node", text(self.node.as_str())), ("shard", shard), ("message", text(&fields.message))];
+        let others = fields.named.iter().filter(|(name, _)| !matches!(*name, "node" | "shard"));
+        let others = others.map(|(name, value)| (*name, value.clone()));
+        let all = own.into_iter().chain(others).chain([("target", text(target))]);
         for (name, value) in all {
             let _ = write!(line, ",{}:{}", text(name).json(), value.json()); // a String takes all
         }
@@ -106,8 +107,8 @@ struct Fields {
 }
 
 impl Fields {
-    fn has(&self, name: &str) -> bool {
-        self.named.iter().any(|(known, _)| *known == name)
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.named.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     fn push(&mut self, field: &Field, value: Value) {

@@ -153,7 +153,7 @@ pub(super) const SIZES: Scale = Scale {
 };
 
 /// Numbers of things in a batch.
-pub(super) const NUMBERS: Scale = Scale { bounds: &[0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024], per_unit: 1.0 };
+pub(super) const NUMBERS: Scale = Scale { bounds: &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024], per_unit: 1.0 };
 
 /// Histograms along `N` labels. Clones share them.
 #[derive(Debug, Clone)]
@@ -256,7 +256,6 @@ mod tests {
         for line in [
             "m_sum{shard=\"A\"} 5005.0",
             "m_count{shard=\"A\"} 4",
-            "m_bucket{le=\"0.0\",shard=\"A\"} 1",
             "m_bucket{le=\"1.0\",shard=\"A\"} 1",
             "m_bucket{le=\"2.0\",shard=\"A\"} 2",
             "m_bucket{le=\"4.0\",shard=\"A\"} 3",

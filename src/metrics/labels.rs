@@ -68,8 +68,8 @@ values!(
     }
 );
 
-/// The label values of one node, fixed for its life. Each list of codes begins with `ok`; what is in none of a list counts
-/// as its last value.
+/// The label values of one node, fixed for its life. Each list of codes begins with `ok`; what is not in a list
+/// counts as [`OTHER`].
 #[derive(Debug, Clone)]
 pub struct Labels {
     /// The shards of the map, by index.

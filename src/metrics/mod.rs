@@ -224,7 +224,7 @@ impl Http {
 
 impl Forwards {
     fn new(registry: &mut Registry, labels: &Labels) -> Forwards {
-        let shard = || Axis::new("shard", &labels.shards);
+        let shard = || Axis::new("shard", labels.shards.iter().map(String::as_str).chain([OTHER]));
         let outcome = Axis::new("outcome", labels.codes.iter().copied().chain([OTHER]));
         Forwards {
             requests: entered(
@@ -247,7 +247,7 @@ impl Forwards {
 
 impl Commits {
     fn new(registry: &mut Registry, labels: &Labels) -> Commits {
-        let shard = || Axis::new("shard", &labels.shards);
+        let shard = || Axis::new("shard", labels.shards.iter().map(String::as_str).chain([OTHER]));
         Commits {
             durations: entered(
                 registry,
@@ -260,7 +260,7 @@ impl Commits {
                 registry,
                 "commit_entries",
                 None,
-                "Entries in a group commit; none in one that only keeps notes",
+                "Entries in a group commit; those that only keep notes have none, and do not count here",
                 Spreads::new(NUMBERS, [shard()]),
             ),
             bytes: entered(
@@ -314,7 +314,7 @@ impl Peers {
 
 impl Replication {
     fn new(registry: &mut Registry, labels: &Labels) -> Replication {
-        let shard = || Axis::new("shard", &labels.shards);
+        let shard = || Axis::new("shard", labels.shards.iter().map(String::as_str).chain([OTHER]));
         let mut by_shard = |name: &str, unit, help: &str| entered(registry, name, unit, help, Counts::new([shard()]));
         let entries = by_shard("replicated_entries", None, "Entries that this replica took from its leader");
         let bytes = by_shard("replicated", Some(Unit::Bytes), "Bytes of the entries that this replica took");

@@ -135,6 +135,9 @@ pub struct PeerSeen {
 /// A line of a table: name, unit, help, and what it shows of a `T`.
 type Shown<T> = (&'static str, Option<Unit>, &'static str, fn(&T) -> Option<f64>);
 
+/// A line of a table of counters: name, help, and what was counted of a `T`.
+type Counted<T> = (&'static str, &'static str, fn(&T) -> u64);
+
 fn flag(flag: bool) -> Option<f64> {
     Some(f64::from(u8::from(flag)))
 }
@@ -214,11 +217,8 @@ const COPY: &[Shown<CopySeen>] = &[
     }),
 ];
 
-/// A counter's name, help, and where it is read.
-type CopyCounter = (&'static str, &'static str, fn(&CopySeen) -> u64);
-
 /// Counters that others keep; `_total` is added.
-const COPY_COUNTERS: &[CopyCounter] = &[
+const COPY_COUNTERS: &[Counted<CopySeen>] = &[
     ("ostraca_cache_hits", "Pages that were found in memory", |copy| copy.cache.hits),
     ("ostraca_cache_misses", "Pages that were read from the disk", |copy| copy.cache.misses),
     ("ostraca_cache_evictions", "Pages that left memory for want of room", |copy| copy.cache.evictions),
@@ -354,6 +354,9 @@ fn gauges<'a>(
     let help = format!("{help}.");
     let mut metric = out.encode_descriptor(name, &help, unit, MetricType::Gauge)?;
     for (labels, value) in samples {
+        if labels.is_empty() {
+            return ConstGauge::new(value).encode(metric); // without labels there is one
+        }
         ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
     }
     Ok(())

@@ -327,8 +327,10 @@ impl Writer {
         let began = self.clock.now();
         let result = self.engine.commit(batch);
         commits.durations.time([shard], self.clock.now().saturating_duration_since(began));
-        commits.entries.observe([shard], batch.append.len() as u64);
-        commits.bytes.observe([shard], batch.append.iter().map(|entry| entry.bytes.len() as u64).sum());
+        if !batch.append.is_empty() {
+            commits.entries.observe([shard], batch.append.len() as u64);
+            commits.bytes.observe([shard], batch.append.iter().map(|entry| entry.bytes.len() as u64).sum());
+        }
         let ended = if result.is_ok() { Committed::Ok } else { Committed::Failed };
         commits.ended.inc([shard, ended.index()]);
         result
@@ -356,7 +358,7 @@ impl Writer {
 
     fn fail(&mut self, failure: &Error) {
         if self.published.fail() {
-            error!(shard = %self.shard, %failure, "the store failed: this copy takes nothing more until the process restarts");
+            error!(detail = %failure, "the store failed: this copy takes nothing more until the process restarts");
         }
         self.mode = Mode::Closed(format!("the store has failed, restart the node: {failure}"));
     }

@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::openmetrics::{Family, read};
 use super::{NEAR, Served, serve};
+use crate::store::Code;
+
+const ALERTS: &str = include_str!("../../../docs/monitoring/alerts.yml");
+const DASHBOARD: &str = include_str!("../../../docs/monitoring/grafana-dashboard.json");
 
 /// What no metric may show.
 const SECRET_KEY: &str = "secretkey";
@@ -127,11 +131,7 @@ async fn metrics_named_by_dashboard_and_alerts_are_there() {
             _ => vec![name.clone()],
         })
         .collect();
-    let files = [
-        include_str!("../../../docs/monitoring/alerts.yml"),
-        include_str!("../../../docs/monitoring/grafana-dashboard.json"),
-    ];
-    for file in files {
+    for file in [ALERTS, DASHBOARD] {
         let named = named(file);
         assert!(named.len() > 10, "{named:?}");
         let missing: Vec<&str> = named.into_iter().filter(|name| !names.contains(*name)).collect();
@@ -139,10 +139,21 @@ async fn metrics_named_by_dashboard_and_alerts_are_there() {
     }
 }
 
+/// The codes that dashboard and alerts call the servers' failures are those that the log warns of.
+#[test]
+fn failures_by_dashboard_and_alerts_are_the_codes_of_server_faults() {
+    let faults: Vec<&str> = Code::ALL.into_iter().filter(|code| code.is_server_fault()).map(Code::name).collect();
+    let faults = faults.join("|");
+    for file in [ALERTS, DASHBOARD] {
+        let file = file.replace("\\\"", "\"");
+        let asked: Vec<&str> = file.split("outcome=~\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(!asked.is_empty() && asked.iter().all(|codes| *codes == faults), "{asked:?} is not {faults}");
+    }
+}
+
 #[test]
 fn dashboard_is_json_whose_panels_all_ask_something() {
-    let dashboard: serde_json::Value =
-        serde_json::from_str(include_str!("../../../docs/monitoring/grafana-dashboard.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let mut ids = BTreeSet::new();
     for panel in panels {

@@ -138,7 +138,7 @@ impl Pair {
         match self.writer.set_mode(mode, facts).await {
             Ok(()) => {
                 self.enter_duty(Duty::Leading);
-                info!(shard = self.shard.name, %epoch, end = %self.writer.published().end(), "leading");
+                info!(shard = self.shard.name, %epoch, end = self.writer.published().end().0, "leading");
                 true
             }
             Err(refusal) => {

@@ -146,7 +146,7 @@ impl Pair {
             .published()
             .with_history(|history| self.leader.lock().pin(from, id, history.end(), now).then(|| history.clone()));
         let Some(history) = history else { return ended("other replicas are receiving snapshots; ask again") };
-        info!(shard = self.shard.name, replica = %from, end = %history.end(), "giving a snapshot");
+        info!(shard = self.shard.name, replica = %from, end = history.end().0, "giving a snapshot");
         SnapshotAnswer::Began { id, shard_uid, history }
     }
 

@@ -166,7 +166,7 @@ impl Pair {
         self.writer.swap(incoming.engine).await.map_err(|refusal| stuck(&refusal))?;
         *self.uid.write() = Some(incoming.shard_uid);
         self.follower.lock().replaced();
-        info!(shard = self.shard.name, end = %self.writer.published().end(), "received a snapshot");
+        info!(shard = self.shard.name, end = self.writer.published().end().0, "received a snapshot");
         Ok(())
     }
 
