@@ -41,7 +41,7 @@ TEXT
 
 # Whoever reads this may have gone; that is noticed by the trap on PIPE below.
 say() { printf '%s\n' "$*" 2>/dev/null; }
-complain() { printf 'launch.sh: %s\n' "$*" >&2 2>/dev/null; }
+complain() { printf 'launch.sh: %s\n' "$*" >&2 2>/dev/null; } # the order matters: only printf's own troubles vanish
 die() { complain "$@"; exit 1; }
 
 # A path as it can be typed in the directory where the user stands.
