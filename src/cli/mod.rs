@@ -5,6 +5,7 @@
 //! does, once.
 
 mod check;
+mod compact;
 mod completion;
 mod delete;
 mod exit;
@@ -54,6 +55,7 @@ enum Command {
     Delete(delete::Delete),
     Status(status::Status),
     Explain(explain::Explain),
+    Compact(compact::Compact),
     Completion(completion::Completion),
 }
 
@@ -77,6 +79,7 @@ fn run(command: &Command, directory: &Path) -> Result<Done, Failure> {
         Command::Delete(delete) => delete.run(directory),
         Command::Status(status) => status.run(directory),
         Command::Explain(explain) => explain.run(directory),
+        Command::Compact(compact) => compact.run(),
         Command::Completion(completion) => Ok(completion.run()),
     }
 }

@@ -4,11 +4,23 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 /// Renders rows under a header; columns named in `right` are aligned to the right. Ends in a newline.
 pub(crate) fn render(header: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
+    lay_out(Some(header), header.len(), right, rows)
+}
+
+/// The same without a header.
+pub(crate) fn plain(right: &[usize], rows: Vec<Vec<String>>) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    lay_out(None, columns, right, rows)
+}
+
+fn lay_out(header: Option<&[&str]>, columns: usize, right: &[usize], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).force_no_tty().set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header.to_vec());
+    if let Some(header) = header {
+        table.set_header(header.to_vec());
+    }
     table.add_rows(rows);
-    for index in 0..header.len() {
+    for index in 0..columns {
         let Some(column) = table.column_mut(index) else { continue };
         column.set_padding((0, 2));
         if right.contains(&index) {

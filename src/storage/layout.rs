@@ -8,7 +8,8 @@
 //! | `history` | first seq | row |
 //! | `meta` | name | see [`MetaRow`] |
 //!
-//! Whoever changes the meaning of a row raises [`FORMAT`]: a program refuses files of another format.
+//! Whoever changes the meaning of a row raises [`FORMAT`], and adds the step that brings older files up
+//! ([`super::migrate`]): a program refuses files of a newer format.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -175,23 +176,35 @@ pub(super) fn write_meta(txn: &WriteTransaction, batch: &Batch, position: Positi
     Ok(())
 }
 
-/// Compares what the file is with what it must be. A file without our tables is a stranger's.
-pub(super) fn check_identity(txn: &ReadTransaction, wanted: &Identity) -> Result<(), OpenFault> {
+/// Raises the number of a file's layout.
+pub(super) fn write_format(txn: &WriteTransaction, format: u32) -> Result<(), Error> {
+    let mut meta = txn.open_table(META).map_err(fault)?;
+    meta.insert(MetaRow::Format.name(), &format.to_be_bytes()[..]).map_err(fault)?;
+    Ok(())
+}
+
+/// What the file says that it is, and in which format. A file without our tables is a stranger's.
+pub(super) fn read_identity(txn: &ReadTransaction) -> Result<(u32, Identity), OpenFault> {
     let meta = match Meta::open(txn) {
         Ok(meta) => meta,
         Err(TableError::Storage(error)) => return Err(fault(error).into()),
         Err(_) => return Err(OpenFault::Foreign("it has no table `meta` as this program writes it".to_owned())),
     };
     let format = meta.must(MetaRow::Format, Reader::u32)?;
-    if format != FORMAT {
-        return Err(OpenFault::Format { found: format, known: FORMAT });
+    if format > FORMAT {
+        return Err(OpenFault::Format { found: format, known: FORMAT }); // what its other rows mean is not known here
     }
-    let found = Identity {
+    let identity = Identity {
         shard_name: meta.must(MetaRow::ShardName, take_text)?,
         shard: ShardIndex(meta.must(MetaRow::Shard, Reader::u32)?),
         shard_count: meta.must(MetaRow::ShardCount, Reader::u32)?,
         hash: meta.must(MetaRow::Hash, take_text)?,
     };
+    Ok((format, identity))
+}
+
+/// Compares what the file is with what it must be.
+pub(super) fn check_identity(found: &Identity, wanted: &Identity) -> Result<(), OpenFault> {
     if (&found.shard_name, found.shard) != (&wanted.shard_name, wanted.shard) {
         return Err(OpenFault::Shard {
             found: format!("{} (index {})", found.shard_name, found.shard),
@@ -202,7 +215,7 @@ pub(super) fn check_identity(txn: &ReadTransaction, wanted: &Identity) -> Result
         return Err(OpenFault::ShardCount { found: found.shard_count, wanted: wanted.shard_count });
     }
     if found.hash != wanted.hash {
-        return Err(OpenFault::Hash { found: found.hash, wanted: wanted.hash.clone() });
+        return Err(OpenFault::Hash { found: found.hash.clone(), wanted: wanted.hash.clone() });
     }
     Ok(())
 }

@@ -11,12 +11,15 @@
 
 mod plan;
 
+mod holder;
 pub mod open;
 
 pub mod files;
 mod layout;
+mod migrate;
 mod transaction;
 
+pub mod compact;
 pub mod memory;
 pub mod redb;
 

@@ -12,7 +12,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::{Error, holder};
 
 /// How a database is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,15 +35,18 @@ pub struct OpenError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenFault {
     /// Another process (or this one) has it open.
-    #[error("another process has the file open")]
-    Held,
+    #[error("{} has the file open", process(*.pid))]
+    Held {
+        /// Its id, when it can be known.
+        pid: Option<u32>,
+    },
     /// Some other program's file.
     #[error("this is not a database of this program: {0}")]
     Foreign(String),
     /// One of ours once, and damaged since.
     #[error("the file is damaged: {0}")]
     Damaged(String),
-    /// Written by another version of this program.
+    /// Written by a newer version of this program, or by one so old that nothing here reads it (`migrate`).
     #[error("the file has format {found}; this program reads and writes format {known}")]
     Format {
         /// The format of the file.
@@ -86,14 +89,35 @@ pub enum OpenFault {
     Disk(String),
 }
 
+/// A process as a message names it.
+fn process(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) if pid == std::process::id() => format!("this process ({pid})"),
+        Some(pid) => format!("process {pid}"),
+        None => "another process".to_owned(),
+    }
+}
+
 impl OpenError {
+    /// A refusal of the file at `path`; looks for who holds it, where that is the reason.
+    pub(super) fn at(path: &Path, fault: OpenFault) -> OpenError {
+        let fault = match fault {
+            OpenFault::Held { pid: None } => OpenFault::Held { pid: holder::of(path) },
+            fault => fault,
+        };
+        OpenError { file: path.to_owned(), fault }
+    }
+
     /// What to do next.
     #[must_use]
     pub fn remedy(&self) -> String {
         let file = self.file.display();
         match &self.fault {
-            OpenFault::Held => format!(
-                "stop the process that has it open (`fuser {file}` names it), or give this node another --db-location"
+            OpenFault::Held { pid: Some(pid) } => {
+                format!("stop that process (`ps -p {pid}` shows it), or name another file (--db-location)")
+            }
+            OpenFault::Held { pid: None } => format!(
+                "stop the process that has it open (`fuser {file}` names it), or name another file (--db-location)"
             ),
             OpenFault::Foreign(_) => {
                 "nothing was changed in it; check --db-location, or move the file out of the way".to_owned()
@@ -102,7 +126,12 @@ impl OpenError {
                 "at a replica, move {file} away: the node then fetches everything from its leader; at a leader, copy \
                  the file of a replica or of a backup here before the next start, for an empty leader has lost the data"
             ),
-            OpenFault::Format { .. } => "start it with the version of the program that wrote it".to_owned(),
+            OpenFault::Format { found, known } if found < known => {
+                "open it with a version in between first, which brings it up; nothing was changed in it".to_owned()
+            }
+            OpenFault::Format { .. } => {
+                "start it with the version of the program that wrote it; nothing was changed in it".to_owned()
+            }
             OpenFault::Shard { .. } => {
                 "check --shard and --db-location: each copy of a shard has a file of its own".to_owned()
             }
@@ -133,7 +162,7 @@ impl From<::redb::DatabaseError> for OpenFault {
     fn from(error: ::redb::DatabaseError) -> OpenFault {
         use ::redb::{DatabaseError, StorageError};
         match error {
-            DatabaseError::DatabaseAlreadyOpen => OpenFault::Held,
+            DatabaseError::DatabaseAlreadyOpen => OpenFault::Held { pid: None },
             DatabaseError::UpgradeRequired(version) => {
                 OpenFault::Foreign(format!("it is a database of redb's file format {version}"))
             }
@@ -225,7 +254,7 @@ pub(super) fn open_empty(path: &Path) -> Result<File, OpenFault> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(disk)?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenFault::Held),
+        Err(TryLockError::WouldBlock) => return Err(OpenFault::Held { pid: holder::of(path) }),
         Err(TryLockError::Error(error)) => return Err(disk(error)),
     }
     file.set_len(0).map_err(disk)?;

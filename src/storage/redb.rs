@@ -19,6 +19,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::layout::{self, DATA, LOG, decode_record, expect_end, expect_next, fault, table_of};
+use super::migrate::{self, STEPS, Step};
 use super::open::{self, OpenError, OpenFault, Options};
 use super::plan::Plan;
 use super::{Batch, Chunk, Engine, Entries, Error, Identity, State, Stats, transaction};
@@ -38,12 +39,15 @@ pub struct RedbEngine {
 }
 
 /// What is expected of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Contents {
     /// Nothing: it is written now, to receive a snapshot or to serve.
     New { incoming: bool },
     /// A copy that serves.
-    Serving,
+    Serving {
+        /// Bring it up when an older program wrote it.
+        steps: &'static [Step],
+    },
     /// Whatever is there, and nothing is fine.
     Any,
 }
@@ -51,19 +55,25 @@ enum Contents {
 impl RedbEngine {
     /// Opens the serving file at `path`, or creates it with its directory. Recovers by itself from a crash.
     pub fn open(path: &Path, identity: &Identity, options: Options) -> Result<RedbEngine, OpenError> {
-        RedbEngine::open_or_create(path, identity, options).map_err(|fault| OpenError { file: path.to_owned(), fault })
+        RedbEngine::open_with_steps(path, identity, options, STEPS).map_err(|fault| OpenError::at(path, fault))
     }
 
-    fn open_or_create(path: &Path, identity: &Identity, options: Options) -> Result<RedbEngine, OpenFault> {
+    /// The same, with the steps that bring older files up.
+    pub(super) fn open_with_steps(
+        path: &Path,
+        identity: &Identity,
+        options: Options,
+        steps: &'static [Step],
+    ) -> Result<RedbEngine, OpenFault> {
         open::prepare_directory(path)?;
         if let Some(file) = open::open_existing(path)? {
             open::drop_cached_pages(&file);
-            return RedbEngine::on_file(file, identity, options, Contents::Serving);
+            return RedbEngine::on_file(file, identity, options, Contents::Serving { steps });
         }
         let new_path = open::new_path(path);
         let file = open::open_empty(&new_path)?;
         if path.exists() {
-            return Err(OpenFault::Held); // another process created it between our two looks
+            return Err(OpenFault::Held { pid: None }); // another process created it between our two looks
         }
         let engine = RedbEngine::on_file(file, identity, options, Contents::New { incoming: false })?;
         open::replace(&new_path, path).map_err(|error| error.fault)?;
@@ -76,7 +86,7 @@ impl RedbEngine {
         open::prepare_directory(path)
             .and_then(|()| open::open_empty(path))
             .and_then(|file| RedbEngine::on_file(file, identity, options, Contents::New { incoming: true }))
-            .map_err(|fault| OpenError { file: path.to_owned(), fault })
+            .map_err(|fault| OpenError::at(path, fault))
     }
 
     /// Opens what a backend holds, or writes a new copy to an empty one: the seam for simulated disks. Creation is not
@@ -103,25 +113,17 @@ impl RedbEngine {
         options: Options,
         what: Contents,
     ) -> Result<RedbEngine, OpenFault> {
-        let repaired = Arc::new(AtomicBool::new(false));
-        let repairing = Arc::clone(&repaired);
-        let db = Database::builder()
-            .set_cache_size(options.cache_bytes)
-            .set_repair_callback(move |_| {
-                if !repairing.swap(true, Ordering::Relaxed) {
-                    tracing::info!("the store was not closed properly last time: recovering");
-                }
-            })
-            .create_with_backend(backend)?;
+        let (db, repaired) = open_database(backend, options.cache_bytes)?;
         match what {
             Contents::New { incoming } => create_tables(&db, identity, incoming)?,
             Contents::Any if has_no_tables(&db)? => create_tables(&db, identity, false)?,
-            Contents::Any | Contents::Serving => {}
+            Contents::Any | Contents::Serving { .. } => {}
         }
+        let steps = if let Contents::Serving { steps } = what { steps } else { STEPS };
+        bring_up(&db, identity, steps)?;
         let txn = db.begin_read().map_err(fault)?;
-        layout::check_identity(&txn, identity)?;
-        let state = layout::read_state(&txn, repaired.load(Ordering::Relaxed))?;
-        if what == Contents::Serving && state.incoming {
+        let state = layout::read_state(&txn, repaired)?;
+        if matches!(what, Contents::Serving { .. }) && state.incoming {
             return Err(OpenFault::Incoming);
         }
         drop(txn);
@@ -247,6 +249,30 @@ impl fmt::Debug for RedbEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedbEngine").field("file", &self.file).field("failure", &self.failure.get()).finish()
     }
+}
+
+/// Opens the database of a backend; true when it had not been closed properly, and was recovered.
+pub(super) fn open_database(backend: impl StorageBackend, cache_bytes: usize) -> Result<(Database, bool), OpenFault> {
+    let repaired = Arc::new(AtomicBool::new(false));
+    let repairing = Arc::clone(&repaired);
+    let db = Database::builder()
+        .set_cache_size(cache_bytes)
+        .set_repair_callback(move |_| {
+            if !repairing.swap(true, Ordering::Relaxed) {
+                tracing::info!("the store was not closed properly last time: recovering");
+            }
+        })
+        .create_with_backend(backend)?;
+    let repaired = repaired.load(Ordering::Relaxed);
+    Ok((db, repaired))
+}
+
+/// Refuses a file that is not what it must be, and brings one that is up to this program's format.
+fn bring_up(db: &Database, identity: &Identity, steps: &'static [Step]) -> Result<(), OpenFault> {
+    let (format, found) = layout::read_identity(&db.begin_read().map_err(fault)?)?;
+    let steps = migrate::steps_from(format, steps)?;
+    layout::check_identity(&found, identity)?;
+    Ok(migrate::run(db, steps, identity)?)
 }
 
 fn has_no_tables(db: &Database) -> Result<bool, Error> {

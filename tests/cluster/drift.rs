@@ -1,7 +1,7 @@
 //! Two nodes with different copies of `sharding.toml`: when the placement differs they refuse each other's calls, both
 //! say so, and each goes on serving its own keys.
 
-use crate::support::problem::{problem, refused};
+use crate::support::problem::{problem, refused, well_formed};
 use crate::support::{At, Cluster, Spec, wait};
 
 /// Restarts a node of a running cluster with another configuration.
@@ -76,6 +76,37 @@ fn replica_with_another_placement_gets_nothing_and_takes_nothing() {
     cluster.put_key(leader, key.as_bytes(), b"w").expect(204);
     let answer = cluster.get(replica, "/readyz");
     assert_eq!(answer.status, 503, "it has had no full copy: {answer:?}");
+}
+
+#[test]
+fn second_hop_is_refused_and_nothing_is_applied() {
+    // To the first node the second leads its shard; the second's own file makes it a replica of a node that is elsewhere.
+    let cluster = Cluster::start(Spec::shards(3));
+    let (first, second, third) = (cluster.leader(0), cluster.leader(1), cluster.leader(2));
+    let (here, there) = (cluster.address(second).to_string(), cluster.address(third).to_string());
+    let text = cluster.sharding_toml(&Spec::shards(3));
+    let text = text.replace(&format!("\"{there}\""), "\"127.0.0.9:9\"");
+    let text = text.replace(&format!("\"{here}\"\nreplicas = []"), &format!("\"{there}\"\nreplicas = [\"{here}\"]"));
+    let config = cluster.directory().join("other.toml");
+    std::fs::write(&config, text).unwrap();
+    assert!(cluster.stop(second).success());
+    let mut node =
+        cluster.extra_process("other", cluster.serve_args(second, &config, &cluster.directory().join("other.redb")));
+    node.start();
+    wait::until("the second node answers", || {
+        assert!(node.is_running(), "{}", node.log());
+        crate::support::raw::send(cluster.address(second), &crate::support::Request::get("/livez"))
+    });
+    let key = cluster.key(1, "second-hop");
+    for _ in 0..5 {
+        let answer = cluster.put_key(first, key.as_bytes(), b"v");
+        let body = well_formed(&answer);
+        assert_eq!(body["applied"], "no", "{answer:?}");
+        assert!(matches!(answer.status, 421 | 502 | 503 | 508), "{answer:?}");
+    }
+    for at in [first, third] {
+        cluster.get(at, "/readyz").expect(200);
+    }
 }
 
 #[test]

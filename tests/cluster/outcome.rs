@@ -32,12 +32,14 @@ pub(crate) struct Tracked {
     possible: Option<State>,
     /// What must not be there, for the message.
     refused: Vec<State>,
+    /// Acknowledged writes that have a version, so that each is one entry of the log; a delete of nothing has none.
+    pub(crate) entries: u64,
 }
 
 impl Tracked {
     /// A key that was never written.
     pub(crate) fn new(key: Vec<u8>) -> Tracked {
-        Tracked { key, certain: None, possible: None, refused: Vec::new() }
+        Tracked { key, certain: None, possible: None, refused: Vec::new(), entries: 0 }
     }
 
     /// Whether its state is known, so that it can be written again.
@@ -52,7 +54,10 @@ impl Tracked {
             Some(value) => Request::new("PUT", kv_target(&self.key)).body(value),
             None => Request::new("DELETE", kv_target(&self.key)),
         };
-        let outcome = outcome_of(exchange(cluster.address(through), &request));
+        let exchange = exchange(cluster.address(through), &request);
+        let has_version = matches!(&exchange, Exchange::Answered(answer) if answer.header("etag").is_some());
+        let outcome = outcome_of(exchange);
+        self.entries += u64::from(has_version && outcome == Outcome::Acknowledged);
         match outcome {
             Outcome::Acknowledged => self.certain = value,
             Outcome::Refused => self.refused.push(value),

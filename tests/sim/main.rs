@@ -1,5 +1,6 @@
 //! The store on a simulated disk, one invariant per file.
 //!
+//! - [`compact`]: the same in the middle of giving space back.
 //! - [`crash`]: the power goes at any call, in a recovery too: what was committed is there, as a whole.
 //! - [`io_error`]: any one call fails: nothing is lost, torn or unopenable, and the engine says that it failed.
 //! - [`teeth`]: the same checker on a disk whose fsync lies must find what is lost.
@@ -9,6 +10,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests panic")]
 
+mod compact;
 mod crash;
 mod disk;
 mod io_error;

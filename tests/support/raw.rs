@@ -354,6 +354,11 @@ impl Connection {
         drop(self.stream.shutdown(Shutdown::Both));
     }
 
+    /// Leaves with a reset, as a process does that dies with unread answers: the server's next read or write fails.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a socket lingers");
+    }
+
     /// Says that nothing more will be sent, and goes on listening.
     pub fn finish_sending(&mut self) {
         drop(self.stream.shutdown(Shutdown::Write));
