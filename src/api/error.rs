@@ -172,7 +172,7 @@ fn store_table(code: Code, later: &'static str) -> (StatusCode, &'static str, &'
             StatusCode::INSUFFICIENT_STORAGE,
             "disk-full",
             "The disk is full",
-            "free space on the node's disk, or delete keys",
+            "free space on the node's disk; keys that are deleted make room in its file, which kv compact gives back",
         ),
         Code::ForwardingLoop => (
             StatusCode::LOOP_DETECTED,

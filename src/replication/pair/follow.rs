@@ -34,6 +34,8 @@ impl Pair {
             return; // the store has failed: nothing changes that but a restart
         }
         *self.duty.write() = Duty::Following;
+        let files = Arc::clone(&self.files);
+        let _ = tokio::task::spawn_blocking(move || files.discard_incoming()).await; // one that broke off with a process before
         let mut backoff = BACKOFF_FIRST;
         loop {
             match self.follow_once().await {
