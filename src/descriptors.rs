@@ -16,7 +16,7 @@ pub fn connections_that_fit(wanted: usize, peer_connections: usize) -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
-        let _ = setrlimit(Resource::Nofile, limit.clone()); // what holds then is asked for below
+        let _ = setrlimit(Resource::Nofile, limit); // what holds then is asked for below
         limit = getrlimit(Resource::Nofile);
     }
     let fitting = fit(wanted, peer_connections, limit.current);

@@ -6,7 +6,9 @@
 
 pub mod types;
 pub mod clock;
+pub mod throttle;
 pub mod random;
+pub mod metrics;
 pub mod placement;
 pub mod config;
 pub mod storage;

@@ -25,6 +25,7 @@ use crate::api;
 use crate::clock::Clock;
 use crate::config::{Config, Node, Settings, Topology};
 use crate::descriptors::connections_that_fit;
+use crate::metrics::Metrics;
 use crate::peer::pool::{PEER_PATH, PEER_UPGRADE, Tcp};
 use crate::random::Random;
 use crate::storage::Engine;
@@ -99,8 +100,9 @@ async fn serve(options: Options) -> Result<(), Error> {
     if engine.state()?.unclean {
         warn!(file = %db_location.display(), "the file was not closed properly; it was repaired, and nothing is lost");
     }
-    info!(node = %me.name, shard = shard.name, address = %me.address, file = %db_location.display(),
-        config = %config_path.display(), end = %engine.state()?.history.end(), "serving");
+    info!(address = %me.address, file = %db_location.display(), config = %config_path.display(),
+        version = env!("CARGO_PKG_VERSION"), end = engine.state()?.history.end().0, "serving");
+    let metrics = Arc::new(Metrics::new(&api::labels(&topology)));
     let node = assemble(Materials {
         topology: Arc::clone(&topology),
         settings: Arc::clone(&settings),
@@ -110,15 +112,16 @@ async fn serve(options: Options) -> Result<(), Error> {
         clock: Clock::real(),
         random: Random::system(),
         connector: Box::new(Tcp),
+        metrics: Arc::clone(&metrics),
     })?;
     node.start();
     let router = api::router(Arc::clone(&node.store)).route(PEER_PATH, peer_route(&node));
-    api::listen::serve(listener, router, &settings, shutdown).await;
-    info!(node = %me.name, "stopping");
+    api::listen::serve(listener, router, &settings, metrics, shutdown).await;
+    info!("stopping");
     if !node.stop().await {
         error!("the writer's thread panicked");
     }
-    info!(node = %me.name, "stopped");
+    info!("stopped");
     Ok(())
 }
 
@@ -167,7 +170,7 @@ fn peer_route(node: &Assembled) -> MethodRouter {
         listener.tasks.clone().spawn(async move {
             match upgraded.await {
                 Ok(upgraded) => listener.serve(TokioIo::new(upgraded), store).await,
-                Err(error) => warn!(%error, "a peer's upgrade failed"),
+                Err(error) => warn!(detail = %error, "a peer's upgrade failed"),
             }
         });
         switching_protocols()

@@ -35,6 +35,7 @@ use super::gather::{Direct, Gather};
 use super::slots::{Activity, Slots};
 use super::stall::Stalling;
 use crate::config::Settings;
+use crate::metrics::Metrics;
 
 /// How long the head of a request may take to arrive, counted from the end of the request before it.
 pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -49,7 +50,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` on `listener` until `shutdown`, then lets requests that run finish. Returns how many connections had to
 /// be cut. Connections that were upgraded are no longer ours and go on.
-pub async fn serve(listener: TcpListener, router: Router, settings: &Settings, shutdown: CancellationToken) -> usize {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    settings: &Settings,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> usize {
     let slots = Slots::new(settings.connections_max);
     let mut accepts = true;
     let connections = TaskTracker::new();
@@ -76,18 +83,20 @@ pub async fn serve(listener: TcpListener, router: Router, settings: &Settings, s
                     shutdown.clone(),
                     cut.clone(),
                 );
+                let open = Open::begin(&metrics);
                 connections.spawn(async move {
                     tokio::select! {
                         () = connection => {}
                         () = slot.is_wanted_back(&activity) => {} // it has no request: dropping it loses nothing
                     }
+                    drop(open);
                     drop(slot);
                 });
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 if std::mem::take(&mut accepts) {
-                    tracing::warn!(%error, "cannot accept connections; trying again until it works");
+                    tracing::warn!(detail = %error, "cannot accept connections; trying again until it works");
                 }
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -103,6 +112,23 @@ pub async fn serve(listener: TcpListener, router: Router, settings: &Settings, s
     cut.cancel();
     connections.wait().await;
     unfinished
+}
+
+/// A connection in the metrics.
+struct Open(Arc<Metrics>);
+
+impl Open {
+    fn begin(metrics: &Arc<Metrics>) -> Open {
+        metrics.http.accepted.inc();
+        metrics.http.connections.inc();
+        Open(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.http.connections.dec();
+    }
 }
 
 fn protocol(settings: &Settings) -> http1::Builder {
@@ -126,7 +152,7 @@ async fn connection(
     cut: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
+        tracing::debug!(detail = %error, "cannot set TCP_NODELAY");
     }
     let direct = Direct::default();
     let stream =
@@ -159,7 +185,7 @@ async fn connection(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended in an error");
+        tracing::debug!(detail = %error, "a connection ended in an error");
     }
 }
 

@@ -243,6 +243,7 @@ impl Engine for MemoryEngine {
                 file_bytes,
                 log_bytes: contents.state.log_bytes,
                 log_start: contents.state.log_start,
+                ..Stats::default()
             })
         })
     }

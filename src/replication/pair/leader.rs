@@ -209,7 +209,7 @@ impl Leader {
         });
         for (name, replica) in &mut self.replicas {
             if replica.pins_log(stats.log_start) && replica.acknowledged() <= least {
-                tracing::warn!(replica = %name, behind = entries, log_bytes = stats.log_bytes, "gave up on a replica: the \
+                tracing::warn!(replica = %name, lag_entries = entries, log_bytes = stats.log_bytes, "gave up on a replica: the \
                     replication queue is at its bound, and nothing more is kept for it; when it is back it takes a \
                     snapshot by itself (replication.queue_bytes_max, replication.queue_entries_max)");
                 replica.given_up = true;

@@ -18,7 +18,9 @@ use tracing::info;
 use super::Pair;
 use super::follow::{decode_entries, stuck, unreadable};
 use super::follower::FollowState;
+use super::polls::bytes_of;
 use super::wire::{NextChunk, NextLog, SnapshotAnswer};
+use crate::metrics::SnapshotStep;
 use crate::peer::{CallError, Class, Kind};
 use crate::storage::{ApplyRule, Batch, Engine, Error, Role};
 use crate::types::{History, Key, Seq, ShardUid, Space};
@@ -38,6 +40,14 @@ struct Incoming {
 impl Pair {
     /// Receives a snapshot and lets it take this copy's place.
     pub(super) async fn receive_snapshot(&self) -> Result<(), FollowState> {
+        let received = self.try_receive_snapshot().await;
+        let step = if received.is_ok() { SnapshotStep::Completed } else { SnapshotStep::Failed };
+        let (counters, shard) = self.counters();
+        counters.snapshots_received.inc([shard, step.index()]);
+        received
+    }
+
+    async fn try_receive_snapshot(&self) -> Result<(), FollowState> {
         self.enter(FollowState::Snapshot { records: 0 });
         let received = self.try_receive().await;
         if received.is_err() {
@@ -49,6 +59,8 @@ impl Pair {
 
     async fn try_receive(&self) -> Result<(), FollowState> {
         let incoming = self.begin_incoming().await?;
+        let (counters, shard) = self.counters();
+        counters.snapshots_received.inc([shard, SnapshotStep::Begun.index()]);
         let passed = self.receive_records(&incoming).await?;
         self.receive_log(&incoming, passed).await?;
         self.complete(incoming).await
@@ -99,6 +111,9 @@ impl Pair {
                 other => return Err(unexpected(other)),
             };
             count += records.len() as u64;
+            let (counters, shard) = self.counters();
+            counters.snapshot_records_received.add([shard], records.len() as u64);
+            counters.snapshot_bytes_received.add([shard], bytes_of(&records));
             after = records.last().map(|(key, _)| key.clone()).or(after);
             let install = records.into_iter().map(|(key, record)| (Space::Data, key, record)).collect();
             self.commit(incoming, Batch { install, ..Batch::default() }).await?;
@@ -151,7 +166,7 @@ impl Pair {
         self.writer.swap(incoming.engine).await.map_err(|refusal| stuck(&refusal))?;
         *self.uid.write() = Some(incoming.shard_uid);
         self.follower.lock().replaced();
-        info!(shard = self.shard.name, end = %self.writer.published().end(), "received a snapshot");
+        info!(shard = self.shard.name, end = self.writer.published().end().0, "received a snapshot");
         Ok(())
     }
 
@@ -164,10 +179,10 @@ impl Pair {
 }
 
 /// Does disk work away from the threads that serve requests.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, FollowState> {
-    let stuck = |detail: String| FollowState::Stuck(format!("the snapshot cannot be written: {detail}"));
+    let stuck = |detail: String| FollowState::Stuck(format!("the new file cannot be written: {detail}"));
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| stuck(error.to_string())),
         Err(panic) => Err(stuck(panic.to_string())),

@@ -111,6 +111,13 @@ impl Handle {
         &self.published
     }
 
+    /// How many items wait for the writer, and their bytes.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.queue.state.lock();
+        (state.items.len(), state.bytes)
+    }
+
     /// Refuses what comes from here on; what is queued is still done.
     pub fn close(&self) {
         self.queue.state.lock().closed = true;
