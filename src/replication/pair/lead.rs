@@ -14,7 +14,7 @@ use super::opening::{self, Holding, Opening};
 use super::wire::Inspection;
 use super::{Duty, Pair, inspect};
 use crate::cluster::exchange;
-use crate::config::Node;
+use crate::config::{Node, StartAlone};
 use crate::peer::CallError;
 use crate::storage::Role;
 use crate::storage::writer::{Facts, Mode};
@@ -39,11 +39,13 @@ impl Pair {
     pub async fn lead(self: Arc<Self>) {
         let mut answers: BTreeMap<NodeName, Option<Holding>> = BTreeMap::new();
         loop {
+            answers.extend(self.shown.lock().take().map(|(name, holding)| (name, Some(holding))));
             for (name, heard) in self.ask_copies().await {
                 let known = answers.entry(name).or_insert(None);
                 *known = heard.or(known.take()); // what was heard once holds until it is heard otherwise
             }
             match self.judge_opening(&answers) {
+                Opening::Lead { silent } if self.must_wait_for(&silent) => sleep(HALTED_PAUSE).await,
                 Opening::Lead { silent } => {
                     if !self.begin_to_lead(&silent).await {
                         return; // the store has failed: nothing changes that but a restart
@@ -56,6 +58,23 @@ impl Pair {
                 }
             }
         }
+    }
+
+    /// Whether `start_alone` forbids to lead without these copies: it says `wait`, and a majority of the shard's copies,
+    /// this one included, cannot be had.
+    fn must_wait_for(&self, silent: &[NodeName]) -> bool {
+        let copies = self.shard.copies.len();
+        let waits = self.around.settings.start_alone == StartAlone::Wait && (copies - silent.len()) * 2 <= copies;
+        if waits {
+            let names: Vec<&str> = silent.iter().map(NodeName::as_str).collect();
+            warn!(
+                shard = self.shard.name,
+                silent = names.join(", "),
+                "start_alone = \"wait\": taking no writes before more \
+                copies answer; start them, or set start_alone = \"lead\" and restart this node"
+            );
+        }
+        waits
     }
 
     /// Asks every copy what it holds, and, where the cluster's uid is to be drawn, every node for it.
@@ -78,27 +97,38 @@ impl Pair {
         Ok(Holding { shard_uid, cursor })
     }
 
-    /// The leader of shard 0 with a new file asks all nodes for the cluster's uid before it draws one.
+    /// The leader of shard 0 with a new file asks all nodes for the cluster's uid before it draws one. It draws only when
+    /// a majority of all nodes, itself included, knows none: one that starts alone with an empty file would make itself
+    /// a stranger to its own cluster, and nobody could show it what it has lost.
     async fn look_for_cluster_uid(&self) {
         let (map, local, pool) = (&self.around.map, &self.around.local, &self.around.pool);
         if self.shard.index != UID_SHARD || local.cluster().is_some() {
             return;
         }
         let others = map.topology().nodes().filter(|node| node.name != local.name);
-        join_all(others.map(|node| ask_until_heard(|| exchange::ask(pool, map, local, node, QUESTION_WAIT)))).await;
+        let asked = others.map(|node| ask_until_heard(|| exchange::ask(pool, map, local, node, QUESTION_WAIT)));
+        let asked = join_all(asked).await;
+        let (nodes, heard) = (asked.len() + 1, asked.iter().flatten().count() + 1);
+        let may_draw = local.cluster().is_none() && heard * 2 > nodes;
+        *self.drawn_cluster.lock() = may_draw.then(|| ClusterUid(self.around.random.id()));
     }
 
-    /// Writes the cluster's uid down once it is known; ends then.
+    /// Writes the cluster's uid down once it is known, and ends then; the leader of shard 0 draws it if it could not when
+    /// it began.
     pub async fn keep_cluster_uid(self: Arc<Self>) {
-        loop {
+        while !self.writer.published().is_failed() {
             sleep(CLUSTER_UID_PAUSE).await;
-            let Some(uid) = self.around.local.cluster() else { continue };
+            if self.around.local.cluster().is_none() && self.is_leading() {
+                self.look_for_cluster_uid().await;
+            }
+            let Some(uid) = self.around.local.cluster().or(*self.drawn_cluster.lock()) else { continue };
             let facts = Facts { cluster_uid: Some(uid), ..Facts::default() };
             if self.engine().state().is_ok_and(|state| state.cluster_uid == Some(uid)) {
                 return;
             }
-            if let Err(refusal) = self.writer.note(facts).await {
-                warn!(shard = self.shard.name, %refusal, "cannot write the cluster's uid down yet");
+            match self.writer.note(facts).await {
+                Ok(()) => drop(self.around.local.adopt(uid)), // one that was drawn is told to others once it is durable
+                Err(refusal) => warn!(shard = self.shard.name, %refusal, "cannot write the cluster's uid down yet"),
             }
         }
     }
@@ -123,27 +153,19 @@ impl Pair {
             warn!(shard = self.shard.name, replica = %name, "a replica is silent: leading without knowing what it holds");
         }
         let uid = *self.uid.write().get_or_insert_with(|| ShardUid(self.around.random.id()));
-        let local = &self.around.local;
-        if self.shard.index == UID_SHARD && local.cluster().is_none() {
-            local.adopt(ClusterUid(self.around.random.id()));
-        }
+        let cluster_uid = self.around.local.cluster().or(*self.drawn_cluster.lock());
         let epoch = self.epoch();
-        let facts = Facts {
-            shard_uid: Some(uid),
-            cluster_uid: local.cluster(),
-            epoch: Some(epoch.clone()),
-            role: Some(Role::Leader),
-        };
+        let facts = Facts { shard_uid: Some(uid), cluster_uid, epoch: Some(epoch.clone()), role: Some(Role::Leader) };
         let mode = Mode::Leading { epoch: epoch.clone(), incarnation: self.incarnation };
         match self.writer.set_mode(mode, facts).await {
             Ok(()) => {
+                cluster_uid.map(|uid| self.around.local.adopt(uid)); // told to others only now that it is durable
                 *self.duty.write() = Duty::Leading;
                 info!(shard = self.shard.name, %epoch, end = %self.writer.published().end(), "leading");
                 true
             }
             Err(refusal) => {
                 error!(shard = self.shard.name, %refusal, "cannot lead: the store does not take it");
-                *self.duty.write() = Duty::Halted(refusal.to_string());
                 false
             }
         }
@@ -163,10 +185,12 @@ impl Pair {
         let _ = self.writer.set_mode(Mode::Closed(why), Facts::default()).await;
     }
 
-    /// A poll has shown that this leader lost data: closes the door at once, and wakes the task that leads.
-    pub(super) fn halt_soon(&self, detail: &str) {
+    /// A poll has shown that this leader lost data: closes the door at once, and wakes the task that leads. What it showed
+    /// counts as heard, for the copy that showed it may be out of reach when it is asked.
+    pub(super) fn halt_soon(&self, detail: &str, shown_by: (NodeName, Holding)) {
         let mut duty = self.duty.write();
         if *duty == Duty::Leading {
+            *self.shown.lock() = Some(shown_by);
             *duty = Duty::Halted(format!("this leader has lost data: {detail}"));
             self.halted.notify_one();
         }

@@ -35,10 +35,12 @@ use crate::peer::{Local, Pool};
 use crate::random::Random;
 use crate::storage::writer::{Handle, Upkeep};
 use crate::storage::{Engine, Files, State};
-use crate::types::{Incarnation, Seq, ShardUid};
+use crate::types::{ClusterUid, Incarnation, NodeName, Seq, ShardUid};
 
 pub use follower::{FollowState, Follower};
 pub use leader::Leader;
+
+use opening::Holding;
 
 /// What the copy is doing for its shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +104,10 @@ pub struct Pair {
     follower: Mutex<Follower>,
     /// Wakes the task that leads: a replica has shown that this leader lost data.
     halted: Notify,
+    /// Which replica has shown it, by holding what; until the task that leads has seen it.
+    shown: Mutex<Option<(NodeName, Holding)>>,
+    /// The cluster's uid that this node may bring up, and tells nobody before it is durable (rule 1).
+    drawn_cluster: Mutex<Option<ClusterUid>>,
 }
 
 impl Pair {
@@ -123,6 +129,8 @@ impl Pair {
             leader,
             follower: Mutex::new(follower),
             halted: Notify::new(),
+            shown: Mutex::default(),
+            drawn_cluster: Mutex::default(),
         }
     }
 
@@ -165,6 +173,13 @@ impl Pair {
     #[must_use]
     pub fn had_full_copy(&self) -> bool {
         self.follower.lock().had_full_copy()
+    }
+
+    /// Whether the copy may serve `any` reads without leading: a replica's, or that of a leader which may not lead yet. One
+    /// that was never whole serves nothing, nor does a leader that has lost data.
+    #[must_use]
+    pub fn serves_any(&self) -> bool {
+        matches!(self.duty(), Duty::Following | Duty::Starting) && self.had_full_copy()
     }
 
     /// Upper bound of the copy's age (rule 24): zero at a leader, none when it cannot be bounded.
