@@ -13,6 +13,7 @@ mod explain;
 mod get;
 mod http;
 mod keys;
+mod log;
 mod report;
 mod serve;
 mod set;

@@ -19,6 +19,7 @@ use super::contacts::Contacts;
 use super::frame::{Frame, cutter};
 use super::local::Local;
 use super::message::{Hello, Request, Status};
+use crate::metrics::Metrics;
 
 /// A caller that has not introduced itself in so long is hung up on.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(2);
@@ -63,6 +64,8 @@ pub struct Listener {
     pub local: Arc<Local>,
     /// Where differences between files are noted.
     pub contacts: Arc<Contacts>,
+    /// Where refusals are counted.
+    pub metrics: Arc<Metrics>,
     /// Every request that is being served.
     pub tasks: TaskTracker,
     /// Ends every connection: no new request is read.
@@ -83,7 +86,9 @@ impl Listener {
         };
         match self.local.answer(&hello) {
             Err(refusal) => {
-                warn!(peer = %hello.from, detail = refusal.detail, "refused a peer");
+                let peers = &self.metrics.peers;
+                peers.refusals.inc([peers.index_of(&hello.from), refusal.code.index()]);
+                warn!(peer = %hello.from, code = refusal.code.name(), detail = refusal.detail, "refused a peer");
                 let _ = framed.send(Frame::Refuse(refusal).encode().head.slice(4..)).await; // it may have hung up
             }
             Ok(welcome) => {

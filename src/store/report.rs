@@ -206,7 +206,7 @@ fn copy_of_key(copy: &Node, leader: &Node, found: Result<Inspection, CallError>,
     }
 }
 
-fn duty_name(pair: &Pair) -> &'static str {
+pub(super) fn duty_name(pair: &Pair) -> &'static str {
     match pair.duty() {
         Duty::Starting => "starting",
         Duty::Leading if pair.writer.published().is_failed() => "failed",
@@ -216,7 +216,7 @@ fn duty_name(pair: &Pair) -> &'static str {
     }
 }
 
-fn replica_state(replica: &Replica, lag: Option<&Lag>, snapshot: bool, now: Instant) -> &'static str {
+pub(super) fn replica_state(replica: &Replica, lag: Option<&Lag>, snapshot: bool, now: Instant) -> &'static str {
     match (&replica.cursor, lag) {
         _ if snapshot => "snapshot",
         _ if replica.given_up => "given-up",
@@ -254,6 +254,10 @@ fn replica_problem(shard: &str, end: u64, replica: &ReplicaStatus) -> String {
         ("away", Some(lag)) => format!(
             "shard {shard}: replica {name} ({address}) does not poll and lacks {lag} of {end} entries; start it, or \
              look at its log"
+        ),
+        ("given-up", _) => format!(
+            "shard {shard}: replica {name} ({address}) was given up on, for the queue was at its bound: nothing more is kept \
+             for it; start it, and it takes a snapshot by itself"
         ),
         ("catching-up" | "snapshot", lag) => {
             format!("shard {shard}: replica {name} is {state} ({} entries to go)", lag.unwrap_or(end))

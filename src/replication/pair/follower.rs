@@ -118,8 +118,8 @@ pub struct Follower {
     state: FollowState,
     /// Since when it has been doing that.
     since: Option<Instant>,
-    /// It was logged.
-    reported: bool,
+    /// What was logged last.
+    reported: Option<&'static str>,
     had_full_copy: bool,
     /// Sending time of the last poll whose announced end is applied (rule 24).
     fresh_as_of: Option<Instant>,
@@ -134,7 +134,7 @@ impl Follower {
         Follower {
             state: FollowState::Starting,
             since: None,
-            reported: false,
+            reported: None,
             had_full_copy,
             fresh_as_of: None,
             pending: VecDeque::new(),
@@ -147,18 +147,27 @@ impl Follower {
         &self.state
     }
 
-    /// Enters what it is doing; returns whether that is to be logged: news of another kind, and a leader that is away
-    /// only when it stays away, for leaders restart.
+    /// Since when; none when it has not done anything else since it started.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// Enters what it is doing; returns whether that is to be logged: other news than the last. A leader that is away is
+    /// news only when it stays away, for leaders restart; and being a little behind is not, for under load a copy is
+    /// behind and whole again many times a second.
     pub fn enter(&mut self, state: FollowState, now: Instant) -> bool {
         if self.state.name() != state.name() {
             self.since = Some(now);
-            self.reported = false;
         }
         self.state = state;
         let lasts = self.since.is_some_and(|since| now.saturating_duration_since(since) >= REPORT_AFTER);
-        let report = !self.reported && (lasts || !matches!(self.state, FollowState::Away(_)));
-        self.reported |= report;
-        report
+        let passes = matches!(self.state, FollowState::Away(_) | FollowState::CatchingUp);
+        let is_news = self.reported != Some(self.state.name()) && (lasts || !passes);
+        if is_news {
+            self.reported = Some(self.state.name());
+        }
+        is_news
     }
 
     /// Whether the copy was ever whole.
@@ -193,6 +202,11 @@ impl Follower {
         self.had_full_copy = true;
     }
 
+    /// The copy was thrown away: it holds nothing, and serves nothing until it is whole again.
+    pub fn emptied(&mut self, now: Instant) {
+        *self = Follower { since: Some(now), ..Follower::new(false) };
+    }
+
     /// Upper bound of the copy's age, by rule 24; none after a start.
     #[must_use]
     pub fn stale(&self, now: Instant) -> Option<Duration> {
@@ -224,6 +238,22 @@ mod tests {
     }
 
     #[test]
+    fn follower_that_flutters_is_logged_once_and_one_that_stays_behind_again() {
+        let (clock, mut follower) = (Clock::manual(), Follower::new(true));
+        let away = || FollowState::Away("no leader".into());
+        assert!(follower.enter(FollowState::Streaming, clock.now()));
+        for passing in [FollowState::CatchingUp, away()] {
+            for state in [passing.clone(), FollowState::Streaming, passing.clone()] {
+                assert!(!follower.enter(state.clone(), clock.now()), "{state:?} passes");
+            }
+            clock.advance(REPORT_AFTER);
+            assert!(follower.enter(passing.clone(), clock.now()), "{passing:?} lasts");
+            assert!(!follower.enter(passing.clone(), clock.now()), "{passing:?} was logged");
+            assert!(follower.enter(FollowState::Streaming, clock.now()), "it is over");
+        }
+    }
+
+    #[test]
     fn stale_is_the_age_of_the_last_poll_whose_end_is_applied() {
         let (clock, mut follower) = (Clock::manual(), Follower::new(false));
         assert_eq!(follower.stale(clock.now()), None);
@@ -239,5 +269,9 @@ mod tests {
         assert!(follower.applied(Seq(20)));
         assert_eq!(follower.stale(clock.now()), Some(Duration::from_millis(30)));
         assert!(follower.had_full_copy());
+        follower.announced(clock.now(), Seq(30));
+        follower.emptied(clock.now());
+        assert_eq!((follower.stale(clock.now()), follower.had_full_copy()), (None, false));
+        assert_eq!(follower.state(), &FollowState::Starting);
     }
 }

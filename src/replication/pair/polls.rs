@@ -5,14 +5,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::leader::{Mine, PollFacts, Verdict};
 use super::wire::{ANSWER_BYTES, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
 use super::{Duty, Pair};
+use crate::metrics::SnapshotStep;
 use crate::storage::{Chunk, Entries, Error};
-use crate::types::{NodeName, Seq, ShardUid, Space};
+use crate::types::{Key, NodeName, Seq, ShardUid, Space};
 
 /// A poll that comes while this node finds out whether it may lead waits so long between two looks.
 const STARTING_PAUSE: Duration = Duration::from_millis(10);
@@ -24,6 +26,13 @@ const CHUNK_BYTES: usize = 1 << 20;
 impl Pair {
     /// Answers a replica's poll, after at most the poll interval or what the replica still waits.
     pub async fn answer_poll(&self, from: &NodeName, poll: &Poll, remaining: Duration) -> PollAnswer {
+        let answer = self.decide_poll(from, poll, remaining).await;
+        let (counters, shard) = self.counters();
+        counters.polls_answered.inc([shard, answer.polled().index()]);
+        answer
+    }
+
+    async fn decide_poll(&self, from: &NodeName, poll: &Poll, remaining: Duration) -> PollAnswer {
         let mut news = self.writer.published().subscribe();
         let wait = self.around.settings.poll_interval.min(remaining);
         let give_up = self.around.clock.now() + wait;
@@ -113,6 +122,19 @@ impl Pair {
 
     /// Begins a snapshot for a replica: from here on the log is kept for it.
     pub fn begin_snapshot(&self, from: &NodeName) -> SnapshotAnswer {
+        let answer = self.try_begin_snapshot(from);
+        let step =
+            if matches!(answer, SnapshotAnswer::Began { .. }) { SnapshotStep::Begun } else { SnapshotStep::Failed };
+        self.count_snapshot_given(step);
+        answer
+    }
+
+    fn count_snapshot_given(&self, step: SnapshotStep) {
+        let (counters, shard) = self.counters();
+        counters.snapshots_given.inc([shard, step.index()]);
+    }
+
+    fn try_begin_snapshot(&self, from: &NodeName) -> SnapshotAnswer {
         let (Duty::Leading, Some(shard_uid)) = (self.duty(), self.uid()) else {
             return ended("this node does not lead the shard");
         };
@@ -124,7 +146,7 @@ impl Pair {
             .published()
             .with_history(|history| self.leader.lock().pin(from, id, history.end(), now).then(|| history.clone()));
         let Some(history) = history else { return ended("other replicas are receiving snapshots; ask again") };
-        info!(shard = self.shard.name, replica = %from, from = %history.end(), "giving a snapshot");
+        info!(shard = self.shard.name, replica = %from, end = history.end().0, "giving a snapshot");
         SnapshotAnswer::Began { id, shard_uid, history }
     }
 
@@ -134,7 +156,15 @@ impl Pair {
             return ended("this snapshot has ended; begin again");
         }
         match self.read(move |engine| engine.chunk(Space::Data, next.after.as_ref(), CHUNK_BYTES)).await {
-            Ok(Chunk { records, at, last }) => SnapshotAnswer::Records { records, at, last },
+            Ok(Chunk { records, at, last }) => {
+                let (counters, shard) = self.counters();
+                counters.snapshot_records_given.add([shard], records.len() as u64);
+                counters.snapshot_bytes_given.add([shard], bytes_of(&records));
+                if last {
+                    self.count_snapshot_given(SnapshotStep::Completed);
+                }
+                SnapshotAnswer::Records { records, at, last }
+            }
             Err(error) => ended(&error.to_string()),
         }
     }
@@ -159,6 +189,11 @@ impl Pair {
     fn touch_snapshot(&self, from: &NodeName, id: u64) -> bool {
         self.is_leading() && self.leader.lock().touch_pin(from, id, self.around.clock.now())
     }
+}
+
+/// Bytes of a snapshot's records, keys included.
+pub(super) fn bytes_of(records: &[(Key, Bytes)]) -> u64 {
+    records.iter().map(|(key, record)| (key.as_bytes().len() + record.len()) as u64).sum()
 }
 
 fn ended(detail: &str) -> SnapshotAnswer {

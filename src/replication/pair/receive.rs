@@ -18,7 +18,9 @@ use tracing::info;
 use super::Pair;
 use super::follow::{decode_entries, stuck, unreadable};
 use super::follower::FollowState;
+use super::polls::bytes_of;
 use super::wire::{NextChunk, NextLog, SnapshotAnswer};
+use crate::metrics::SnapshotStep;
 use crate::peer::{CallError, Class, Kind};
 use crate::storage::{ApplyRule, Batch, Engine, Error, Role};
 use crate::types::{History, Key, Seq, ShardUid, Space};
@@ -38,11 +40,43 @@ struct Incoming {
 impl Pair {
     /// Receives a snapshot and lets it take this copy's place.
     pub(super) async fn receive_snapshot(&self) -> Result<(), FollowState> {
+        let received = self.try_receive_snapshot().await;
+        let step = if received.is_ok() { SnapshotStep::Completed } else { SnapshotStep::Failed };
+        let (counters, shard) = self.counters();
+        counters.snapshots_received.inc([shard, step.index()]);
+        received
+    }
+
+    async fn try_receive_snapshot(&self) -> Result<(), FollowState> {
         self.enter(FollowState::Snapshot { records: 0 });
+        let received = self.try_receive().await;
+        if received.is_err() {
+            let files = Arc::clone(&self.files);
+            let _ = tokio::task::spawn_blocking(move || files.discard_incoming()).await; // the next one begins anew anyway
+        }
+        received
+    }
+
+    async fn try_receive(&self) -> Result<(), FollowState> {
         let incoming = self.begin_incoming().await?;
+        let (counters, shard) = self.counters();
+        counters.snapshots_received.inc([shard, SnapshotStep::Begun.index()]);
         let passed = self.receive_records(&incoming).await?;
         self.receive_log(&incoming, passed).await?;
         self.complete(incoming).await
+    }
+
+    /// Writes a part of the snapshot, unless it would use up the reserve that everybody else on this disk counts on.
+    async fn commit(&self, incoming: &Incoming, batch: Batch) -> Result<(), FollowState> {
+        let (engine, min) = (Arc::clone(&incoming.engine), self.around.settings.min_free_bytes);
+        blocking(move || match engine.free_bytes() {
+            Some(free) if free < min => Err(Error::Failed(format!(
+                "{free} bytes are free on the disk; storage.min_free_bytes is {min}; free some space, it begins again by \
+                 itself"
+            ))),
+            _ => engine.commit(&batch),
+        })
+        .await
     }
 
     async fn begin_incoming(&self) -> Result<Incoming, FollowState> {
@@ -77,9 +111,12 @@ impl Pair {
                 other => return Err(unexpected(other)),
             };
             count += records.len() as u64;
+            let (counters, shard) = self.counters();
+            counters.snapshot_records_received.add([shard], records.len() as u64);
+            counters.snapshot_bytes_received.add([shard], bytes_of(&records));
             after = records.last().map(|(key, _)| key.clone()).or(after);
             let install = records.into_iter().map(|(key, record)| (Space::Data, key, record)).collect();
-            commit(incoming, Batch { install, ..Batch::default() }).await?;
+            self.commit(incoming, Batch { install, ..Batch::default() }).await?;
             self.enter(FollowState::Snapshot { records: count });
             if last {
                 return Ok(at);
@@ -95,7 +132,7 @@ impl Pair {
             cluster_uid: self.around.local.cluster(),
             ..Batch::default()
         };
-        commit(incoming, adopt).await?;
+        self.commit(incoming, adopt).await?;
         let mut end = incoming.history.end();
         while end < passed {
             let body = NextLog { id: incoming.id, after: end }.encode();
@@ -114,7 +151,7 @@ impl Pair {
             }
             end = last.entry.seq;
             let batch = Batch { append, apply_to: Some(end), apply_rule: ApplyRule::IfNewer, ..Batch::default() };
-            commit(incoming, batch).await?;
+            self.commit(incoming, batch).await?;
         }
         Ok(())
     }
@@ -123,13 +160,13 @@ impl Pair {
     async fn complete(&self, incoming: Incoming) -> Result<(), FollowState> {
         let done =
             Batch { incoming: Some(false), epoch: Some(self.epoch()), role: Some(Role::Replica), ..Batch::default() };
-        commit(&incoming, done).await?;
+        self.commit(&incoming, done).await?;
         let files = Arc::clone(&self.files);
         blocking(move || files.promote_incoming()).await?;
         self.writer.swap(incoming.engine).await.map_err(|refusal| stuck(&refusal))?;
         *self.uid.write() = Some(incoming.shard_uid);
         self.follower.lock().replaced();
-        info!(shard = self.shard.name, end = %self.writer.published().end(), "received a snapshot");
+        info!(shard = self.shard.name, end = self.writer.published().end().0, "received a snapshot");
         Ok(())
     }
 
@@ -141,16 +178,11 @@ impl Pair {
     }
 }
 
-async fn commit(incoming: &Incoming, batch: Batch) -> Result<(), FollowState> {
-    let engine = Arc::clone(&incoming.engine);
-    blocking(move || engine.commit(&batch)).await
-}
-
 /// Does disk work away from the threads that serve requests.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, FollowState> {
-    let stuck = |detail: String| FollowState::Stuck(format!("the snapshot cannot be written: {detail}"));
+    let stuck = |detail: String| FollowState::Stuck(format!("the new file cannot be written: {detail}"));
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| stuck(error.to_string())),
         Err(panic) => Err(stuck(panic.to_string())),
