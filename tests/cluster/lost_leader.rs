@@ -110,7 +110,6 @@ fn leader_that_began_anew_while_its_replica_was_away_stops_when_it_returns() {
 /// its own cluster from then on, and a stranger stops nobody: so it would go on acknowledging writes that no other node
 /// ever sees.
 #[test]
-#[ignore = "fails until a node draws a cluster uid only after a majority of nodes has said that it knows none"]
 fn leader_that_began_anew_while_everyone_was_away_splits_nothing_and_stops_when_they_return() {
     let (cluster, keys) = filled();
     let other = cluster.key(1, "lost-other");
