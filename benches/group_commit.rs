@@ -13,6 +13,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ostraca::clock::Clock;
 use ostraca::config::Settings;
+use ostraca::metrics::{Labels, Metrics};
 use ostraca::replication::pair::{Leader, upkeep_source};
 use ostraca::storage::open::Options as FileOptions;
 use ostraca::storage::redb::RedbEngine;
@@ -46,7 +47,11 @@ fn lead(runtime: &Runtime) -> Shard {
     let file = FileOptions { cache_bytes: settings.cache_bytes };
     let engine = Arc::new(RedbEngine::open(&dir.path().join("a.redb"), &identity, file).unwrap());
     let (state, clock) = (engine.state().unwrap(), Clock::real());
-    let options = Options { shard: ShardIndex(0), min_free_bytes: settings.min_free_bytes };
+    let options = Options {
+        shard: ShardIndex(0),
+        min_free_bytes: settings.min_free_bytes,
+        metrics: Arc::new(Metrics::new(&Labels::default())),
+    };
     let replicas = Arc::new(Mutex::new(Leader::new([], &[])));
     let upkeep = Box::new(upkeep_source(replicas, settings, clock.clone()));
     let (handle, thread) = spawn(Writer::new(engine, &state, clock.clone(), options, upkeep)).unwrap();

@@ -6,7 +6,9 @@
 
 pub mod types;
 pub mod clock;
+pub mod throttle;
 pub mod random;
+pub mod metrics;
 pub mod placement;
 pub mod config;
 pub mod storage;
@@ -16,5 +18,6 @@ pub mod cluster;
 pub mod replication;
 pub mod store;
 pub mod api;
+pub mod descriptors;
 pub mod server;
 pub mod cli;

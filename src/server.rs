@@ -23,7 +23,9 @@ use tracing::{error, info, warn};
 
 use crate::api;
 use crate::clock::Clock;
-use crate::config::{Config, Node};
+use crate::config::{Config, Node, Settings, Topology};
+use crate::descriptors::connections_that_fit;
+use crate::metrics::Metrics;
 use crate::peer::pool::{PEER_PATH, PEER_UPGRADE, Tcp};
 use crate::random::Random;
 use crate::storage::Engine;
@@ -84,7 +86,8 @@ pub fn run(options: Options) -> Result<(), Error> {
 async fn serve(options: Options) -> Result<(), Error> {
     let shutdown = shutdown_on_signal()?;
     let Options { config: Config { topology, settings }, node, db_location, config_path } = options;
-    let (topology, settings) = (Arc::new(topology), Arc::new(settings));
+    let connections_max = connections_that_fit(settings.connections_max, peer_connections(&topology, &node));
+    let (topology, settings) = (Arc::new(topology), Arc::new(Settings { connections_max, ..settings }));
     let me = topology.node(&node).ok_or_else(|| Error::UnknownNode(node.clone()))?.clone();
     let listener = bind(&me)?; // before the file: a second process on the address touches nothing
     let shard = topology.shard(me.shard).ok_or(Error::UnknownNode(node))?;
@@ -97,8 +100,9 @@ async fn serve(options: Options) -> Result<(), Error> {
     if engine.state()?.unclean {
         warn!(file = %db_location.display(), "the file was not closed properly; it was repaired, and nothing is lost");
     }
-    info!(node = %me.name, shard = shard.name, address = %me.address, file = %db_location.display(),
-        config = %config_path.display(), end = %engine.state()?.history.end(), "serving");
+    info!(address = %me.address, file = %db_location.display(), config = %config_path.display(),
+        version = env!("CARGO_PKG_VERSION"), end = engine.state()?.history.end().0, "serving");
+    let metrics = Arc::new(Metrics::new(&api::labels(&topology)));
     let node = assemble(Materials {
         topology: Arc::clone(&topology),
         settings: Arc::clone(&settings),
@@ -108,16 +112,25 @@ async fn serve(options: Options) -> Result<(), Error> {
         clock: Clock::real(),
         random: Random::system(),
         connector: Box::new(Tcp),
+        metrics: Arc::clone(&metrics),
     })?;
     node.start();
     let router = api::router(Arc::clone(&node.store)).route(PEER_PATH, peer_route(&node));
-    api::listen::serve(listener, router, &settings, shutdown).await;
-    info!(node = %me.name, "stopping");
+    api::listen::serve(listener, router, &settings, metrics, shutdown).await;
+    info!("stopping");
     if !node.stop().await {
         error!("the writer's thread panicked");
     }
-    info!(node = %me.name, "stopped");
+    info!("stopped");
     Ok(())
+}
+
+/// Connections with other nodes when all are open: requests with every node, polls and snapshots with the shard's other
+/// copies, each both ways.
+fn peer_connections(topology: &Topology, me: &NodeName) -> usize {
+    let shard = topology.node(me).and_then(|node| topology.shard(node.shard));
+    let copies = shard.map_or(1, |shard| shard.copies.len());
+    2 * (topology.nodes().count() - 1) + 4 * (copies - 1)
 }
 
 fn bind(me: &Node) -> Result<TcpListener, Error> {
@@ -157,7 +170,7 @@ fn peer_route(node: &Assembled) -> MethodRouter {
         listener.tasks.clone().spawn(async move {
             match upgraded.await {
                 Ok(upgraded) => listener.serve(TokioIo::new(upgraded), store).await,
-                Err(error) => warn!(%error, "a peer's upgrade failed"),
+                Err(error) => warn!(detail = %error, "a peer's upgrade failed"),
             }
         });
         switching_protocols()

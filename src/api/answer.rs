@@ -155,6 +155,14 @@ pub(super) fn text(status: StatusCode, lines: String) -> Response {
     response(status, headers, Body::from(lines))
 }
 
+/// A document of some other kind.
+pub(super) fn document(media_type: &'static str, text: String) -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response(StatusCode::OK, headers, Body::from(text))
+}
+
 /// Pretty-printed JSON that ends in a newline.
 pub(super) fn pretty(document: &impl Serialize) -> Vec<u8> {
     let mut text =

@@ -44,6 +44,34 @@ pub(super) enum Kind {
     Store(Code),
 }
 
+impl Kind {
+    /// Those of HTTP itself, in the order of the metrics' label.
+    const OWN: [Kind; 9] = [
+        Kind::BadRequest,
+        Kind::CrossSite,
+        Kind::KeyNotFound,
+        Kind::NoSuchRoute,
+        Kind::MethodNotAllowed,
+        Kind::UnsupportedMediaType,
+        Kind::ExpectationFailed,
+        Kind::PreconditionFailed,
+        Kind::HeadersTooLarge,
+    ];
+
+    /// The codes of all kinds.
+    pub(super) fn codes() -> impl Iterator<Item = &'static str> {
+        Kind::OWN.into_iter().chain(Code::ALL.map(Kind::Store)).map(|kind| table(kind).1)
+    }
+
+    /// Its place among [`Kind::codes`].
+    fn index(self) -> usize {
+        match self {
+            Kind::Store(code) => Kind::OWN.len().saturating_add(code.index()),
+            own => Kind::OWN.iter().position(|kind| *kind == own).unwrap_or(usize::MAX),
+        }
+    }
+}
+
 /// A refusal or a failure, ready to be rendered. Boxed: it travels in the `Err` of every handler.
 #[derive(Debug)]
 pub(super) struct Problem(Box<Parts>);
@@ -129,6 +157,10 @@ fn table(kind: Kind) -> (StatusCode, &'static str, &'static str, &'static str) {
             "The header block is too large",
             "send fewer or shorter headers, or raise the setting",
         ),
+        Kind::Store(code) => {
+            let (status, title, hint) = store_table(code, LATER);
+            (status, code.name(), title, hint)
+        }
         Kind::OperationConflict => (
             StatusCode::CONFLICT,
             "operation-conflict",
@@ -141,79 +173,66 @@ fn table(kind: Kind) -> (StatusCode, &'static str, &'static str, &'static str) {
             "Another node has to be asked",
             "send the request to the address that `address` names",
         ),
-        Kind::Store(code) => store_table(code, LATER),
     }
 }
 
-fn store_table(code: Code, later: &'static str) -> (StatusCode, &'static str, &'static str, &'static str) {
+/// The lines of the store's codes: status, title and hint.
+fn store_table(code: Code, later: &'static str) -> (StatusCode, &'static str, &'static str) {
     match code {
         Code::ShardUnreachable => (
             StatusCode::BAD_GATEWAY,
-            "shard-unreachable",
             "The node that owns the key cannot be reached",
             "start that node; until then read with consistency=any",
         ),
         Code::NoLeader => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "no-leader",
             "Nobody leads the key's shard now",
             "ask again in a moment; read with consistency=any",
         ),
-        Code::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The node has too much to do", later),
+        Code::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "The node has too much to do", later),
         Code::Deadline => (
             StatusCode::GATEWAY_TIMEOUT,
-            "deadline",
             "Time ran out",
             "ask again, with a longer timeout=; read with consistency=any",
         ),
         Code::WrongShard => (
             StatusCode::MISDIRECTED_REQUEST,
-            "wrong-shard",
             "The key belongs to another shard",
             "ask the leader, or leave route=local out",
         ),
         Code::TopologyMismatch => (
             StatusCode::MISDIRECTED_REQUEST,
-            "topology-mismatch",
             "Two nodes disagree about the placement",
             "give both nodes the same sharding.toml and restart the one that was wrong",
         ),
         Code::StorageFailed => (
             StatusCode::INTERNAL_SERVER_ERROR,
-            "storage-failed",
             "The store failed",
             "look into the node's log, repair the disk, restart the node",
         ),
         Code::DiskFull => (
             StatusCode::INSUFFICIENT_STORAGE,
-            "disk-full",
             "The disk is full",
-            "free space on the node's disk, or delete keys",
+            "free space on the node's disk; keys that are deleted make room in its file, which kv compact gives back",
         ),
         Code::ForwardingLoop => (
             StatusCode::LOOP_DETECTED,
-            "forwarding-loop",
             "The request would have been passed on twice",
             "compare the nodes' sharding.toml: they disagree about who owns what",
         ),
-        Code::ValueTooLarge => (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "value-too-large",
-            "The value is too large",
-            "send less, or raise the setting",
-        ),
+        Code::ValueTooLarge => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "The value is too large", "send less, or raise the setting")
+        }
         Code::KeyTooLong => {
-            (StatusCode::URI_TOO_LONG, "key-too-long", "The key is too long", "use a shorter key, or raise the setting")
+            (StatusCode::URI_TOO_LONG, "The key is too long", "use a shorter key, or raise the setting")
         }
         Code::NotBuilt => (
             StatusCode::NOT_IMPLEMENTED,
-            "not-built",
             "This is documented but not built yet",
             "do without it, or wait for a later version",
         ),
         Code::Internal => (
             StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
             "We made a mistake",
             "look into the node's log, and report what you find there",
         ),
@@ -321,7 +340,32 @@ impl Problem {
         &self.0.detail
     }
 
-    /// Whether the fault is this node's own, and its operator should read of it.
+    /// For the log: its code.
+    pub(super) fn code(&self) -> &'static str {
+        table(self.0.kind).1
+    }
+
+    /// Its place among [`Kind::codes`].
+    pub(super) fn index(&self) -> usize {
+        self.0.kind.index()
+    }
+
+    /// For the log: the shard that is concerned.
+    pub(super) fn shard(&self) -> Option<&str> {
+        self.0.extras.get("shard").and_then(Value::as_str)
+    }
+
+    /// For the log: whether a write took effect.
+    pub(super) fn applied_name(&self) -> &'static str {
+        self.0.applied.name()
+    }
+
+    /// Whether the fault is this node's or another's, not the client's: its operator should read of it.
+    pub(super) fn is_server_fault(&self) -> bool {
+        matches!(self.0.kind, Kind::Store(code) if code.is_server_fault())
+    }
+
+    /// Whether the fault is this node's own.
     pub(super) fn is_ours(&self) -> bool {
         matches!(self.0.kind, Kind::Store(Code::Internal | Code::StorageFailed))
     }
@@ -336,11 +380,7 @@ impl Problem {
             status: status.as_u16(),
             detail: &detail,
             code,
-            applied: match applied {
-                Applied::No => "no",
-                Applied::Yes => "yes",
-                Applied::Unknown => "unknown",
-            },
+            applied: applied.name(),
             retryable,
             hint: if hint.is_empty() { usual_hint } else { &hint },
             extras: &extras,

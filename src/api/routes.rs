@@ -18,7 +18,9 @@ use std::sync::Arc;
 use super::asked::Asked;
 use super::body::Upload;
 use super::error::{Kind, Problem};
-use super::{Api, admin, controls, curl, framing, health, kv, operate, origin};
+use super::watch::Watch;
+use super::{Api, admin, controls, curl, framing, health, kv, monitor, operate, origin};
+use crate::metrics::OTHER;
 use crate::store::{Applied, Code};
 use crate::types::RequestId;
 
@@ -60,6 +62,7 @@ enum Handler {
     Live,
     Ready,
     Status,
+    Metrics,
     ResetReplica,
     Checksum,
     NotBuilt,
@@ -68,6 +71,9 @@ enum Handler {
 use Deed::{Reads, Writes};
 use Handler::NotBuilt;
 use Path::{Is, Under};
+
+/// The path under which operations stand.
+const ADMIN: &str = "/admin/v1/";
 
 /// API.md, sections 1 and 2. The first that matches answers.
 const ROUTES: &[Route] = &[
@@ -100,7 +106,7 @@ const ROUTES: &[Route] = &[
     Route { path: Is("/v1/cluster"), methods: &[(Method::GET, Reads(Handler::Cluster))] },
     Route { path: Is("/livez"), methods: &[(Method::GET, Reads(Handler::Live))] },
     Route { path: Is("/readyz"), methods: &[(Method::GET, Reads(Handler::Ready))] },
-    Route { path: Is("/metrics"), methods: &[(Method::GET, Reads(NotBuilt))] },
+    Route { path: Is("/metrics"), methods: &[(Method::GET, Reads(Handler::Metrics))] },
     Route { path: Is("/openapi.json"), methods: &[(Method::GET, Reads(NotBuilt))] },
     Route { path: Is("/docs"), methods: &[(Method::GET, Reads(NotBuilt))] },
     Route { path: Is("/"), methods: &[(Method::GET, Reads(NotBuilt))] },
@@ -108,7 +114,7 @@ const ROUTES: &[Route] = &[
     Route { path: Is("/admin/v1/replica/reset"), methods: &[(Method::POST, Writes(Handler::ResetReplica))] },
     Route { path: Is("/admin/v1/checksum"), methods: &[(Method::GET, Reads(Handler::Checksum))] },
     Route {
-        path: Under("/admin/v1/"),
+        path: Under(ADMIN),
         methods: &[
             (Method::GET, Reads(NotBuilt)),
             (Method::PUT, Writes(NotBuilt)),
@@ -126,6 +132,16 @@ const KV: &[(Method, Deed)] = &[
 ];
 
 impl Route {
+    /// Its name in metrics and logs: its path, with a word for what a client puts there.
+    fn name(&self) -> &'static str {
+        match self.path {
+            Is(exactly) => exactly,
+            Under(kv::UNDER) => "/v1/kv/{key}",
+            Under(ADMIN) => "/admin/v1/{operation}",
+            Under(beginning) => beginning,
+        }
+    }
+
     fn matches(&self, path: &str) -> bool {
         match self.path {
             Is(exactly) => path == exactly,
@@ -150,29 +166,40 @@ impl Route {
     }
 }
 
+/// The names of all routes, in the table's order.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    ROUTES.iter().map(Route::name)
+}
+
+/// The first route that matches a path, with its place in the table.
+fn find(path: &str) -> Option<(usize, &'static Route)> {
+    ROUTES.iter().enumerate().find(|(_, route)| route.matches(path))
+}
+
 /// Answers a request, whatever it is and whatever becomes of it. A handler that panics answers `500` and takes nothing
 /// else with it.
 pub(super) async fn respond(api: &Api, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let asked = Asked { api, parts: &parts, id: RequestId(rand::random()), began: api.store.clock().now() };
+    let found = find(parts.uri.path());
+    let watch = Watch::begin(&asked, found.map_or((usize::MAX, OTHER), |(place, route)| (place, route.name())));
     let mut upload = Upload::new(body, Arc::clone(&api.body_budget));
-    let answer = survive(&parts, answer(&asked, &mut upload)).await;
+    let route = found.map(|(_, route)| route);
+    let answer = survive(&parts, route, answer(&asked, route, &mut upload)).await;
     upload.linger(framing::awaits_continue(&parts.headers));
-    let mut response = answer.unwrap_or_else(|problem| {
-        log(&asked, &problem);
-        problem.into_response()
-    });
+    watch.end(&answer);
+    let mut response = answer.unwrap_or_else(Problem::into_response);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-async fn answer(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Problem> {
+async fn answer(asked: &Asked<'_>, route: Option<&Route>, upload: &mut Upload) -> Result<Response, Problem> {
     let Parts { method, uri, headers, .. } = asked.parts;
     framing::check(asked.parts, asked.settings())?;
     if *method == Method::OPTIONS && uri.path() == "*" {
         return Ok(options("GET, HEAD, PUT, POST, DELETE, OPTIONS"));
     }
-    let Some(route) = ROUTES.iter().find(|route| route.matches(uri.path())) else {
+    let Some(route) = route else {
         return Err(Problem::new(Kind::NoSuchRoute, format!("there is no route {}", uri.path().escape_debug())));
     };
     if *method == Method::OPTIONS {
@@ -199,6 +226,7 @@ async fn answer(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Prob
         Handler::Live => health::live(asked),
         Handler::Ready => health::ready(asked),
         Handler::Status => admin::status(asked).await,
+        Handler::Metrics => monitor::metrics(asked).await,
         Handler::ResetReplica => operate::reset_replica(asked).await,
         Handler::Checksum => operate::checksum(asked).await,
         Handler::NotBuilt => {
@@ -218,27 +246,19 @@ fn options(allow: &str) -> Response {
 }
 
 /// Turns a panic into an answer.
-async fn survive(parts: &Parts, answer: impl Future<Output = Result<Response, Problem>>) -> Result<Response, Problem> {
-    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| Err(panicked(parts)))
+async fn survive(
+    parts: &Parts,
+    route: Option<&Route>,
+    answer: impl Future<Output = Result<Response, Problem>>,
+) -> Result<Response, Problem> {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| Err(panicked(parts, route)))
 }
 
 /// What became of a write whose handler panicked, nobody knows.
-fn panicked(parts: &Parts) -> Problem {
-    let route = ROUTES.iter().find(|route| route.matches(parts.uri.path()));
+fn panicked(parts: &Parts, route: Option<&Route>) -> Problem {
     let is_write = matches!(route.and_then(|route| route.deed(&parts.method)), Some(Writes(_)));
     let applied = if is_write { Applied::Unknown } else { Applied::No };
     Problem::new(Kind::Store(Code::Internal), "the request's handler panicked").applied(applied)
-}
-
-/// The operator reads what is this node's own fault; the rest is the client's to read.
-fn log(asked: &Asked<'_>, problem: &Problem) {
-    let (id, method, path) = (asked.id, &asked.parts.method, asked.parts.uri.path());
-    let (status, detail) = (problem.status().as_u16(), problem.detail());
-    if problem.is_ours() {
-        tracing::error!(request = %id, %method, path, status, "{detail}");
-    } else {
-        tracing::debug!(request = %id, %method, path, status, "{detail}");
-    }
 }
 
 #[cfg(test)]
@@ -281,7 +301,7 @@ mod tests {
             [("GET", "/set", "Unknown"), ("PUT", "/v1/kv/a", "Unknown"), ("GET", "/get", "No")]
         {
             let (parts, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
-            let problem = survive(&parts, async { panic!("on purpose") }).await.unwrap_err();
+            let problem = survive(&parts, Some(route(path)), async { panic!("on purpose") }).await.unwrap_err();
             assert_eq!(problem.status(), 500);
             assert!(format!("{problem:?}").contains(&format!("applied: {applied}")), "{method} {path}");
         }

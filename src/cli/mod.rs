@@ -17,6 +17,7 @@ mod fixture;
 mod get;
 mod http;
 mod keys;
+mod log;
 mod replica;
 mod report;
 mod serve;

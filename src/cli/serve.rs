@@ -1,12 +1,14 @@
 //! `kv serve`: finds out which node of the file this process is, and runs it until it is told to stop.
 
 use std::io::{IsTerminal, stderr};
+use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 
 use tracing_subscriber::EnvFilter;
 
 use super::check::faulty;
 use super::exit::{Done, Exit, Failure};
+use super::log::{Lines, Style};
 use crate::config::{self, Config, Wanted, choose_node, default_db_location};
 use crate::server::{self, Options};
 use crate::types::NodeName;
@@ -48,7 +50,7 @@ impl Serve {
     /// Blocks until the node has stopped.
     pub(crate) fn run(&self) -> Result<Done, Failure> {
         let options = self.options()?;
-        self.start_log()?;
+        self.start_log(&options)?;
         match server::run(options) {
             Ok(()) => Ok(Done::ok("")),
             Err(error) => {
@@ -90,7 +92,7 @@ impl Serve {
     }
 
     /// Log lines go to standard error.
-    fn start_log(&self) -> Result<(), Failure> {
+    fn start_log(&self, options: &Options) -> Result<(), Failure> {
         let wanted = std::env::var("KV_LOG").ok().filter(|text| !text.is_empty());
         let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or("info")).map_err(|error| {
             Failure::usage(
@@ -99,13 +101,27 @@ impl Serve {
             )
         })?;
         let human = if stderr().is_terminal() { LogFormat::Human } else { LogFormat::Json };
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
-        match self.log_format.unwrap_or(human) {
-            LogFormat::Human => builder.with_ansi(stderr().is_terminal()).init(),
-            LogFormat::Json => builder.json().flatten_event(true).init(),
-        }
+        let style = match self.log_format.unwrap_or(human) {
+            LogFormat::Human => Style::Human { colours: stderr().is_terminal() },
+            LogFormat::Json => Style::Json,
+        };
+        let topology = &options.config.topology;
+        let shard = topology.node(&options.node).and_then(|node| topology.shard(node.shard));
+        let shard = shard.map(|shard| shard.name.clone()).unwrap_or_default();
+        let lines = Lines { style, node: options.node.clone(), shard };
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).event_format(lines).init();
+        std::panic::set_hook(Box::new(log_panic));
         Ok(())
     }
+}
+
+/// A panic is a line of the log like any other, and an error: whatever else it ends, this program is wrong.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let (thread, place) = (std::thread::current(), panic.location().map(ToString::to_string));
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let detail = text.unwrap_or("a panic that says nothing");
+    tracing::error!(thread = thread.name(), place, detail, "the program panicked: this is a bug, please report it");
 }
 
 #[cfg(test)]

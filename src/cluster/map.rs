@@ -31,7 +31,8 @@ impl ClusterMap {
         if *known >= *epoch {
             return false;
         }
-        info!(%shard, from = %known, to = %epoch, "a shard has a new leader");
+        let name = self.topology.shard(shard).map_or("", |shard| shard.name.as_str());
+        info!(shard = name, before = %known, %epoch, "a shard has a new leader");
         *known = epoch.clone();
         true
     }

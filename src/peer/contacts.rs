@@ -92,7 +92,7 @@ impl Contacts {
                 true
             }
             Contact::Refused(refusal) if !is_reported => {
-                error!(peer = %node, detail = refusal.detail, "peer is refused");
+                error!(peer = %node, code = refusal.code.name(), detail = refusal.detail, "peer is refused");
                 true
             }
             Contact::Down(_) | Contact::Refused(_) => is_reported,
@@ -104,6 +104,12 @@ impl Contacts {
     #[must_use]
     pub fn of(&self, node: &NodeName) -> Option<(Contact, Instant)> {
         self.nodes.lock().get(node).map(|entry| (entry.contact.clone(), entry.since))
+    }
+
+    /// Whether a node's file names other nodes or addresses than ours.
+    #[must_use]
+    pub fn is_drifted(&self, node: &NodeName) -> bool {
+        self.drifted.lock().contains_key(node)
     }
 
     /// The last contact with every node that there was one with, and since when it has been so.

@@ -77,6 +77,31 @@ impl Kind {
         (7, Kind::SnapshotLog),
     ];
 
+    /// The names of all kinds, in the metrics.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Kind::ALL.iter().map(|(_, kind)| kind.name())
+    }
+
+    /// Its place among [`Kind::names`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        Kind::ALL.iter().position(|(_, kind)| *kind == self).unwrap_or(usize::MAX)
+    }
+
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Forward => "forward",
+            Kind::Inspect => "inspect",
+            Kind::Facts => "facts",
+            Kind::Poll => "poll",
+            Kind::SnapshotBegin => "snapshot-begin",
+            Kind::SnapshotChunk => "snapshot-chunk",
+            Kind::SnapshotLog => "snapshot-log",
+        }
+    }
+
     /// Its number on the wire.
     #[must_use]
     pub fn number(self) -> u16 {
@@ -187,6 +212,27 @@ pub enum RefusalCode {
 }
 
 impl RefusalCode {
+    /// All of them, in the order of the metrics' label.
+    pub const ALL: [RefusalCode; 4] =
+        [RefusalCode::TopologyMismatch, RefusalCode::Stranger, RefusalCode::WrongNode, RefusalCode::Version];
+
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            RefusalCode::TopologyMismatch => "topology-mismatch",
+            RefusalCode::Stranger => "stranger",
+            RefusalCode::WrongNode => "wrong-node",
+            RefusalCode::Version => "version",
+        }
+    }
+
+    /// Its place in [`RefusalCode::ALL`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        RefusalCode::ALL.iter().position(|code| *code == self).unwrap_or(usize::MAX)
+    }
+
     fn byte(self) -> u8 {
         match self {
             RefusalCode::TopologyMismatch => 1,

@@ -20,6 +20,7 @@ use super::frame::{Frame, cutter};
 use super::local::Local;
 use super::message::{Hello, Request, Status};
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 
 /// A caller that has not introduced itself in so long is hung up on.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(2);
@@ -64,6 +65,8 @@ pub struct Listener {
     pub local: Arc<Local>,
     /// Where differences between files are noted.
     pub contacts: Arc<Contacts>,
+    /// Where refusals are counted.
+    pub metrics: Arc<Metrics>,
     /// Time.
     pub clock: Clock,
     /// Every request that is being served.
@@ -86,7 +89,9 @@ impl Listener {
         };
         match self.local.answer(&hello) {
             Err(refusal) => {
-                warn!(peer = %hello.from, detail = refusal.detail, "refused a peer");
+                let peers = &self.metrics.peers;
+                peers.refusals.inc([peers.index_of(&hello.from), refusal.code.index()]);
+                warn!(peer = %hello.from, code = refusal.code.name(), detail = refusal.detail, "refused a peer");
                 let _ = framed.send(Frame::Refuse(refusal).encode().head.slice(4..)).await; // it may have hung up
             }
             Ok(welcome) => {

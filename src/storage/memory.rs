@@ -243,6 +243,7 @@ impl Engine for MemoryEngine {
                 file_bytes,
                 log_bytes: contents.state.log_bytes,
                 log_start: contents.state.log_start,
+                ..Stats::default()
             })
         })
     }
@@ -370,4 +371,6 @@ impl Files for MemoryFiles {
     fn promote_incoming(&self) -> Result<(), Error> {
         Ok(()) // whoever received it serves from it
     }
+
+    fn discard_incoming(&self) {} // gone with whoever received it
 }

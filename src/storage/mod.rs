@@ -217,6 +217,21 @@ pub struct Stats {
     pub log_bytes: u64,
     /// The entry before the first that the log holds.
     pub log_start: Seq,
+    /// The cache of the file's pages; all zero where there is none.
+    pub cache: CacheStats,
+}
+
+/// The cache of a file's pages, and what was found in it since the file was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheStats {
+    /// Bytes in it.
+    pub bytes: u64,
+    /// Pages that were found in it.
+    pub hits: u64,
+    /// Pages that were read from the disk.
+    pub misses: u64,
+    /// Pages that had to leave.
+    pub evictions: u64,
 }
 
 /// A store for one shard copy. All methods block; `commit` waits for the disk. Readers never wait for the writer.
@@ -254,4 +269,7 @@ pub trait Files: Send + Sync + std::fmt::Debug + 'static {
 
     /// Puts the incoming file in the place of the copy's own: rename, and sync the directory.
     fn promote_incoming(&self) -> Result<(), Error>;
+
+    /// Removes an incoming file that will not be completed, if there is one: its space may be wanted.
+    fn discard_incoming(&self);
 }

@@ -267,7 +267,7 @@ pub(super) fn open_empty(path: &Path) -> Result<File, OpenFault> {
 pub(super) fn drop_cached_pages(file: &File) {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
-        tracing::debug!(%error, "the system did not drop the cached pages of the database");
+        tracing::debug!(detail = %error, "the system did not drop the cached pages of the database");
     }
     #[cfg(not(target_os = "linux"))]
     let _ = file;

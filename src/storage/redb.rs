@@ -22,7 +22,7 @@ use super::layout::{self, DATA, LOG, decode_record, expect_end, expect_next, fau
 use super::migrate::{self, STEPS, Step};
 use super::open::{self, OpenError, OpenFault, Options};
 use super::plan::Plan;
-use super::{Batch, Chunk, Engine, Entries, Error, Identity, State, Stats, transaction};
+use super::{Batch, CacheStats, Chunk, Engine, Entries, Error, Identity, State, Stats, transaction};
 use crate::types::{Key, Record, Seq, Space};
 
 /// A shard copy in a redb file.
@@ -138,7 +138,7 @@ impl RedbEngine {
     /// From now on everything is refused.
     fn fail(&self, error: &Error) {
         if self.failure.set(error.lasting()).is_ok() {
-            tracing::error!(%error, "the store takes no more requests until the process restarts");
+            tracing::error!(detail = %error, "the store takes no more requests until the process restarts");
         }
     }
 
@@ -237,7 +237,8 @@ impl Engine for RedbEngine {
         let file_bytes = self.file.as_ref().map_or(Ok(0), open::file_bytes);
         let file_bytes = file_bytes.map_err(|error| Error::Failed(error.to_string()))?;
         let state = self.state.read();
-        Ok(Stats { keys, file_bytes, log_bytes: state.log_bytes, log_start: state.log_start })
+        let cache = cache_stats(&self.db);
+        Ok(Stats { keys, file_bytes, log_bytes: state.log_bytes, log_start: state.log_start, cache })
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -273,6 +274,16 @@ fn bring_up(db: &Database, identity: &Identity, steps: &'static [Step]) -> Resul
     let steps = migrate::steps_from(format, steps)?;
     layout::check_identity(&found, identity)?;
     Ok(migrate::run(db, steps, identity)?)
+}
+
+fn cache_stats(db: &Database) -> CacheStats {
+    let stats = db.cache_stats();
+    CacheStats {
+        bytes: stats.used_bytes() as u64,
+        hits: stats.read_hits(),
+        misses: stats.read_misses(),
+        evictions: stats.evictions(),
+    }
 }
 
 fn has_no_tables(db: &Database) -> Result<bool, Error> {

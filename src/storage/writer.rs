@@ -32,6 +32,7 @@ pub use queue::{Handle, spawn};
 
 use super::{Batch, Engine, Error, LogEntry, State};
 use crate::clock::Clock;
+use crate::metrics::{self, Committed, Metrics};
 use crate::types::{Change, Entry, Epoch, History, Incarnation, Key, Mutation, Seq, ShardIndex, Space, UnixMs};
 
 /// What the writer shows to readers: only what is durable (rule 8).
@@ -112,16 +113,21 @@ pub struct Writer {
     /// Entries never go back in time, even when the leader's clock does.
     last_time: UnixMs,
     min_free_bytes: u64,
+    metrics: Arc<Metrics>,
     upkeep: UpkeepSource,
+    /// The last commit took entries from the log; there may be more to take.
+    is_trimming: bool,
 }
 
 /// How a writer is set up.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The shard whose entries it makes.
     pub shard: ShardIndex,
     /// Below so much free space it takes no puts.
     pub min_free_bytes: u64,
+    /// Where commits are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What one run has planned: the batch, and who waits for it.
@@ -167,8 +173,15 @@ impl Writer {
             history: state.history.clone(),
             last_time: UnixMs(0),
             min_free_bytes: options.min_free_bytes,
+            metrics: options.metrics,
             upkeep,
+            is_trimming: false,
         }
+    }
+
+    /// Whether upkeep is left that an idle writer should not wait with.
+    fn has_upkeep_left(&self) -> bool {
+        self.is_trimming && !self.published.is_failed()
     }
 
     /// What it shows to readers.
@@ -298,7 +311,8 @@ impl Writer {
     fn commit(&mut self, mut plan: Plan) {
         plan.batch.apply_to = plan.batch.append.last().map(|last| last.entry.seq);
         self.plan_upkeep(&mut plan.batch);
-        let result = if plan.batch.is_empty() { Ok(()) } else { self.engine.commit(&plan.batch) };
+        self.is_trimming = plan.batch.trim.is_some();
+        let result = if plan.batch.is_empty() { Ok(()) } else { self.measured_commit(&plan.batch) };
         match &result {
             Ok(()) => self.publish(&plan.batch),
             Err(failure) => self.fail(failure),
@@ -313,6 +327,20 @@ impl Writer {
         if let Err(failure @ Error::Failed(_)) = self.engine.stats() {
             self.fail(&failure);
         }
+    }
+
+    fn measured_commit(&self, batch: &Batch) -> Result<(), Error> {
+        let (commits, shard) = (&self.metrics.commits, metrics::shard(self.shard));
+        let began = self.clock.now();
+        let result = self.engine.commit(batch);
+        commits.durations.time([shard], self.clock.now().saturating_duration_since(began));
+        if !batch.append.is_empty() {
+            commits.entries.observe([shard], batch.append.len() as u64);
+            commits.bytes.observe([shard], batch.append.iter().map(|entry| entry.bytes.len() as u64).sum());
+        }
+        let ended = if result.is_ok() { Committed::Ok } else { Committed::Failed };
+        commits.ended.inc([shard, ended.index()]);
+        result
     }
 
     fn plan_upkeep(&mut self, batch: &mut Batch) {
@@ -337,7 +365,7 @@ impl Writer {
 
     fn fail(&mut self, failure: &Error) {
         if self.published.fail() {
-            error!(shard = %self.shard, %failure, "the store failed: this copy takes nothing more until the process restarts");
+            error!(detail = %failure, "the store failed: this copy takes nothing more until the process restarts");
         }
         self.mode = Mode::Closed(format!("the store has failed, restart the node: {failure}"));
     }

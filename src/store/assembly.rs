@@ -11,6 +11,7 @@ use super::{Parts, Store};
 use crate::clock::Clock;
 use crate::cluster::{ClusterMap, exchange};
 use crate::config::{Node, Settings, Shard, Topology};
+use crate::metrics::Metrics;
 use crate::peer::pool::Connector;
 use crate::peer::server::Listener;
 use crate::peer::{Contacts, Local, Pool};
@@ -40,6 +41,8 @@ pub struct Materials {
     pub random: Random,
     /// The transport to other nodes.
     pub connector: Box<dyn Connector>,
+    /// Where the node counts.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Why a node cannot be put together.
@@ -78,7 +81,7 @@ pub fn identity(topology: &Topology, shard: &Shard) -> Identity {
 
 /// Puts a node together. It takes nothing and asks nobody until [`Assembled::start`].
 pub fn assemble(materials: Materials) -> Result<Assembled, Error> {
-    let Materials { topology, settings, me, engine, files, clock, random, connector } = materials;
+    let Materials { topology, settings, me, engine, files, clock, random, connector, metrics } = materials;
     let shard = topology.shard(me.shard).ok_or_else(|| Error::UnknownNode(me.name.clone()))?.clone();
     let state = engine.state()?;
     let map = Arc::new(ClusterMap::new(Arc::clone(&topology)));
@@ -95,12 +98,13 @@ pub fn assemble(materials: Materials) -> Result<Assembled, Error> {
         clock: clock.clone(),
         random: random.clone(),
         settings: Arc::clone(&settings),
+        metrics: Arc::clone(&metrics),
     };
     let pool = Arc::clone(&around.pool);
     let (pair, writer) = open_pair(shard, &me, engine, &state, files, around)?;
     let copies = [(me.shard, Arc::new(pair))].into();
     let tasks = Tasks::default();
-    let store = Arc::new(Store::new(Parts { me, map, pool, local, contacts, settings, clock, tasks, copies }));
+    let store = Arc::new(Store::new(Parts { me, map, pool, local, contacts, settings, clock, metrics, tasks, copies }));
     Ok(Assembled { store, writer, random })
 }
 
@@ -124,10 +128,11 @@ impl Assembled {
     /// What serves peers' connections.
     #[must_use]
     pub fn listener(&self) -> Listener {
-        let Store { tasks, local, contacts, clock, .. } = &*self.store;
+        let Store { tasks, local, contacts, metrics, clock, .. } = &*self.store;
         Listener {
             local: Arc::clone(local),
             contacts: Arc::clone(contacts),
+            metrics: Arc::clone(metrics),
             clock: clock.clone(),
             tasks: tasks.tracker(),
             stop: tasks.stop_token(),
@@ -164,7 +169,8 @@ fn open_pair(
     let others = shard.copies.iter().filter(|copy| copy.name != me.name).map(|copy| copy.name.clone());
     let leader = Arc::new(Mutex::new(Leader::new(others, &state.cursors)));
     let upkeep = upkeep_source(Arc::clone(&leader), Arc::clone(&around.settings), around.clock.clone());
-    let options = writer::Options { shard: shard.index, min_free_bytes: around.settings.min_free_bytes };
+    let (min_free_bytes, metrics) = (around.settings.min_free_bytes, Arc::clone(&around.metrics));
+    let options = writer::Options { shard: shard.index, min_free_bytes, metrics };
     let writer = Writer::new(engine, state, around.clock.clone(), options, Box::new(upkeep));
     let (handle, thread) = writer::spawn(writer)?;
     let copy = Opened { writer: handle, leader, files, incarnation: Incarnation(around.random.id()) };

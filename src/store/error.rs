@@ -32,6 +32,69 @@ pub enum Code {
     Internal,
 }
 
+impl Code {
+    /// All of them, in the order of the metrics' label.
+    pub const ALL: [Code; 13] = [
+        Code::ShardUnreachable,
+        Code::NoLeader,
+        Code::Overloaded,
+        Code::Deadline,
+        Code::WrongShard,
+        Code::TopologyMismatch,
+        Code::StorageFailed,
+        Code::DiskFull,
+        Code::ForwardingLoop,
+        Code::ValueTooLarge,
+        Code::KeyTooLong,
+        Code::NotBuilt,
+        Code::Internal,
+    ];
+
+    /// Its name in answers, logs and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::ShardUnreachable => "shard-unreachable",
+            Code::NoLeader => "no-leader",
+            Code::Overloaded => "overloaded",
+            Code::Deadline => "deadline",
+            Code::WrongShard => "wrong-shard",
+            Code::TopologyMismatch => "topology-mismatch",
+            Code::StorageFailed => "storage-failed",
+            Code::DiskFull => "disk-full",
+            Code::ForwardingLoop => "forwarding-loop",
+            Code::ValueTooLarge => "value-too-large",
+            Code::KeyTooLong => "key-too-long",
+            Code::NotBuilt => "not-built",
+            Code::Internal => "internal",
+        }
+    }
+
+    /// Its place in [`Code::ALL`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        Code::ALL.iter().position(|code| *code == self).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the node that answers with it is at fault, or a node that it depends on: not the client.
+    #[must_use]
+    pub fn is_server_fault(self) -> bool {
+        match self {
+            Code::ShardUnreachable
+            | Code::NoLeader
+            | Code::Overloaded
+            | Code::Deadline
+            | Code::StorageFailed
+            | Code::DiskFull
+            | Code::ForwardingLoop
+            | Code::Internal => true,
+            Code::WrongShard | Code::TopologyMismatch | Code::ValueTooLarge | Code::KeyTooLong | Code::NotBuilt => {
+                false
+            }
+        }
+    }
+}
+
 /// Whether a write took effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
@@ -41,6 +104,18 @@ pub enum Applied {
     Yes,
     /// It may have, or may still.
     Unknown,
+}
+
+impl Applied {
+    /// Its name in answers and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Applied::No => "no",
+            Applied::Yes => "yes",
+            Applied::Unknown => "unknown",
+        }
+    }
 }
 
 /// An error as its reader needs it: what happened, whether a write took effect, what to do next.

@@ -5,12 +5,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::debug;
+
 use super::call::{Answer, Call, Operation};
 use super::error::{Applied, Code, Error};
 use super::wire::{Forwarded, Reply};
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 use crate::cluster::ClusterMap;
 use crate::config::Node;
+use crate::metrics::{self, Metrics};
 use crate::peer::{Ask, CallError, Class, Kind, Pool, RefusalCode};
 
 /// A peer has so long to answer after the last byte was passed on (API.md, section 3).
@@ -25,11 +28,25 @@ pub(super) struct Forwarder {
     pub(super) map: Arc<ClusterMap>,
     pub(super) pool: Arc<Pool>,
     pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Forwarder {
-    /// Asks one node. The answer says which hop it took.
+    /// Asks one node, and counts what came of it.
     pub(super) async fn forward(&self, node: &Node, shard_name: &str, call: &Call) -> Result<Answer, Error> {
+        let began = self.clock.now();
+        let result = self.forward_once(node, shard_name, call).await;
+        let took = self.clock.now().saturating_duration_since(began);
+        let (forwards, shard) = (&self.metrics.forwards, metrics::shard(node.shard));
+        forwards.durations.time([shard], took);
+        forwards.requests.inc([shard, outcome_index(&result)]);
+        let code = result.as_ref().map_or_else(|error| error.code.name(), |_| "ok");
+        debug!(request = %call.request_id, shard = shard_name, peer = %node.name, code, took_ms = millis(took), "forwarded");
+        result
+    }
+
+    /// The answer says which hop it took.
+    async fn forward_once(&self, node: &Node, shard_name: &str, call: &Call) -> Result<Answer, Error> {
         let is_write = call.operation.is_write();
         let body = Forwarded { operation: call.operation.clone(), consistency: call.consistency }.encode();
         let class = if body.len() > SMALL_BYTES_MAX { Class::Bulk } else { Class::Request };
@@ -68,6 +85,16 @@ impl Forwarder {
         };
         Ok(Reply::decode(self.pool.ask(ask).await?)?)
     }
+}
+
+/// What becomes of a forwarded request, by its names in the metrics.
+pub(super) fn outcomes() -> impl Iterator<Item = &'static str> {
+    ["ok"].into_iter().chain(Code::ALL.map(Code::name))
+}
+
+/// The place of a result among [`outcomes`].
+fn outcome_index(result: &Result<Answer, Error>) -> usize {
+    result.as_ref().map_or_else(|error| error.code.index().saturating_add(1), |_| 0)
 }
 
 /// Says what a failed call means to the client.

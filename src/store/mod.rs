@@ -16,6 +16,7 @@ pub mod view;
 
 mod forward;
 mod local;
+pub mod look;
 mod problems;
 mod report;
 mod route;
@@ -33,10 +34,11 @@ pub use error::{Applied, Code, Error};
 use crate::clock::Clock;
 use crate::cluster::ClusterMap;
 use crate::config::{Node, Settings, Shard};
+use crate::metrics::Metrics;
 use crate::peer::{Contacts, Local, Pool};
-use crate::replication::pair::{Duty, Pair};
+use crate::replication::pair::Pair;
 use crate::tasks::Tasks;
-use crate::types::{Key, ShardIndex};
+use crate::types::{Key, ShardIndex, UnixMs};
 use forward::Forwarder;
 use route::{Route, Situation, route};
 
@@ -57,6 +59,8 @@ pub struct Parts {
     pub settings: Arc<Settings>,
     /// Time.
     pub clock: Clock,
+    /// Where the node counts.
+    pub metrics: Arc<Metrics>,
     /// Where work goes that must finish.
     pub tasks: Tasks,
     /// The copies that this node holds; one in this profile.
@@ -73,18 +77,20 @@ pub struct Store {
     contacts: Arc<Contacts>,
     settings: Arc<Settings>,
     clock: Clock,
+    metrics: Arc<Metrics>,
     tasks: Tasks,
     copies: BTreeMap<ShardIndex, Arc<Pair>>,
     started: Instant,
+    started_at: UnixMs,
 }
 
 impl Store {
     /// A store of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Store {
-        let Parts { me, map, pool, local, contacts, settings, clock, tasks, copies } = parts;
-        let started = clock.now();
-        Store { me, map, pool, local, contacts, settings, clock, tasks, copies, started }
+        let Parts { me, map, pool, local, contacts, settings, clock, metrics, tasks, copies } = parts;
+        let (started, started_at) = (clock.now(), clock.unix_ms());
+        Store { me, map, pool, local, contacts, settings, clock, metrics, tasks, copies, started, started_at }
     }
 
     /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself.
@@ -121,6 +127,7 @@ impl Store {
             map: Arc::clone(&self.map),
             pool: Arc::clone(&self.pool),
             clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
         };
         let mut first_error = None;
         for node in nodes {
@@ -140,7 +147,7 @@ impl Store {
             leader: self.map.leader_of(shard),
             copies: &shard.copies,
             leads_here: pair.is_some_and(|pair| pair.is_leading()),
-            serves_any_here: pair.is_some_and(|pair| pair.duty() == Duty::Following && pair.had_full_copy()),
+            serves_any_here: pair.is_some_and(|pair| pair.serves_any()),
         }
     }
 
@@ -185,6 +192,12 @@ impl Store {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Where the node counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Where this node listens.

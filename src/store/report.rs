@@ -222,17 +222,17 @@ fn copy_of_key(copy: &Node, leader: &Node, found: Result<Inspection, CallError>,
     }
 }
 
-fn duty_name(pair: &Pair) -> &'static str {
+pub(super) fn duty_name(pair: &Pair) -> &'static str {
     match pair.duty() {
+        Duty::Leading | Duty::Starting if pair.writer.published().is_failed() => "failed",
         Duty::Starting => "starting",
-        Duty::Leading if pair.writer.published().is_failed() => "failed",
         Duty::Leading => "leading",
         Duty::Halted(_) => "halted",
         Duty::Following => pair.follow_state().name(),
     }
 }
 
-fn replica_state(replica: &Replica, lag: Option<&Lag>, snapshot: bool, now: Instant) -> &'static str {
+pub(super) fn replica_state(replica: &Replica, lag: Option<&Lag>, snapshot: bool, now: Instant) -> &'static str {
     match (&replica.cursor, lag) {
         _ if snapshot => "snapshot",
         _ if replica.given_up => "given-up",

@@ -1,6 +1,9 @@
 //! Serves peers: every kind of request is understood here, handed to its place, and its answer rendered.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, warn};
 
 use super::Store;
 use super::call::{Answer, Call, Operation, Outcome, Reach};
@@ -8,6 +11,7 @@ use super::error::{Code, Error};
 use super::forward::SMALL_BYTES_MAX;
 use super::local;
 use super::wire::{Forwarded, Reply as Forward};
+use crate::clock::millis;
 use crate::cluster::exchange::Facts;
 use crate::peer::{Class, Envelope, Kind, Reply, Request, Service};
 use crate::replication::pair::Pair;
@@ -16,6 +20,17 @@ use crate::types::Malformed;
 
 impl Service for Store {
     async fn handle(&self, request: Request) -> Reply {
+        let kind = Kind::from_number(request.envelope.kind).map_or(usize::MAX, Kind::index);
+        let began = self.clock.now();
+        let reply = self.answer_peer(request).await;
+        self.metrics.peers.requests.inc([kind]);
+        self.metrics.peers.durations.time([kind], self.clock.now().saturating_duration_since(began));
+        reply
+    }
+}
+
+impl Store {
+    async fn answer_peer(&self, request: Request) -> Reply {
         let Request { envelope, body } = request;
         if let Some(epoch) = &envelope.epoch {
             self.map.merge(envelope.shard, epoch); // rule 15: every message brings the sender's
@@ -33,9 +48,7 @@ impl Service for Store {
         };
         answer.map_or_else(|_| Reply::unsupported(), Reply::served)
     }
-}
 
-impl Store {
     /// A forwarded operation: served here, or refused. It is never forwarded again.
     async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded) -> Forward {
         let key = forwarded.operation.key();
@@ -55,7 +68,10 @@ impl Store {
             request_id: envelope.request_id,
         };
         // This runs in a task of its own already: the work does not end with the peer's connection.
-        match local::execute(pair, &self.clock, &call).await {
+        let began = self.clock.now();
+        let result = local::execute(pair, &self.clock, &call).await;
+        log_forwarded(envelope, &pair.shard.name, &result, self.clock.now().saturating_duration_since(began));
+        match result {
             Ok(answer) if is_too_large(&answer, &call.operation, envelope.class) => Forward::UseBulk,
             Ok(answer) => Forward::Answer(answer),
             Err(error) => Forward::Error(error),
@@ -118,6 +134,20 @@ async fn serve_snapshot(
     })
 }
 
+/// The owner's side of a forwarded request, under the request id of the node where it arrived. What is this node's fault
+/// is for its operator; what is not is there for who follows a request.
+fn log_forwarded(envelope: &Envelope, shard: &str, result: &Result<Answer, Error>, took: Duration) {
+    let (request, peer, took_ms) = (envelope.request_id, &envelope.from, millis(took));
+    match result {
+        Ok(_) => debug!(%request, shard, %peer, code = "ok", took_ms, "served a forwarded request"),
+        Err(error) if error.code.is_server_fault() => {
+            let (code, applied, detail) = (error.code.name(), error.applied.name(), &error.detail);
+            warn!(%request, shard, %peer, code, applied, took_ms, detail, "a forwarded request failed");
+        }
+        Err(error) => debug!(%request, shard, %peer, code = error.code.name(), took_ms, "refused a forwarded request"),
+    }
+}
+
 /// Whether a value would hold up the small requests behind it.
 fn is_too_large(answer: &Answer, operation: &Operation, class: Class) -> bool {
     let Outcome::Found(record) = &answer.outcome else { return false };
@@ -132,6 +162,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::config::{Node, Settings, Shard, Topology};
+    use crate::metrics::{Labels, Metrics};
     use crate::peer::Status;
     use crate::peer::pool::Tcp;
     use crate::placement::{HashFunction, Placement};
@@ -160,6 +191,7 @@ mod tests {
             clock: Clock::real(),
             random: Random::seeded(1),
             connector: Box::new(Tcp),
+            metrics: Arc::new(Metrics::new(&Labels::default())),
         })
         .unwrap();
         node.start();

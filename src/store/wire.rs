@@ -191,6 +191,7 @@ const CODES: [(u8, Code); 13] = [
     (12, Code::NotBuilt),
     (13, Code::Internal),
 ];
+const _: () = assert!(CODES.len() == Code::ALL.len(), "every code has a number here and a place in Code::ALL");
 
 fn put_error(out: &mut BytesMut, error: &Error) {
     let code = CODES.iter().find(|(_, code)| *code == error.code).map_or(0, |(byte, _)| *byte);

@@ -13,6 +13,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod copies;
+mod crowds;
+mod damage;
+mod disk;
 mod drift;
 mod empty_disk;
 mod everywhere;
@@ -24,5 +28,10 @@ mod leaving;
 mod lost_leader;
 mod outcome;
 mod prefix;
+mod queue_bound;
 mod restart;
+mod snapshots;
+mod stopping;
 mod storm;
+mod strangers;
+mod versions;

@@ -95,11 +95,13 @@ async fn route_added_to_the_router_bypasses_the_table_and_can_upgrade() {
         response.headers_mut().insert("upgrade", axum::http::HeaderValue::from_static("ostraca"));
         response
     };
-    let router = router(store(address, Settings::default()).await).route("/v1/peer", axum::routing::any(upgrade));
+    let store = store(address, Settings::default()).await;
+    let metrics = std::sync::Arc::clone(store.metrics());
+    let router = router(store).route("/v1/peer", axum::routing::any(upgrade));
     let shutdown = CancellationToken::new();
     tokio::spawn({
         let shutdown = shutdown.clone();
-        async move { listen::serve(listener, router, &Settings::default(), shutdown).await }
+        async move { listen::serve(listener, router, &Settings::default(), metrics, shutdown).await }
     });
     let served = Served { address, shutdown };
     let answer =

@@ -4,6 +4,8 @@
 mod connections;
 mod curl;
 mod limits;
+mod metrics;
+mod openmetrics;
 mod operate;
 mod resources;
 mod routes;
@@ -17,9 +19,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{listen, router};
+use super::{labels, listen, router};
 use crate::clock::Clock;
 use crate::config::{Node, Settings, Shard, Topology};
+use crate::metrics::Metrics;
 use crate::peer::pool::Tcp;
 use crate::placement::{HashFunction, Placement};
 use crate::random::Random;
@@ -52,6 +55,7 @@ async fn store(address: SocketAddr, settings: Settings) -> Arc<Store> {
     }
     let me = topology.node_at(address).unwrap().clone();
     let node = assemble(Materials {
+        metrics: Arc::new(Metrics::new(&labels(&topology))),
         topology: Arc::new(topology),
         settings: Arc::new(settings),
         me,
@@ -77,10 +81,11 @@ struct Served {
 async fn serve_with(settings: Settings) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = router(store(address, settings.clone()).await);
+    let store = store(address, settings.clone()).await;
+    let (metrics, router) = (Arc::clone(store.metrics()), router(store));
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
-    tokio::spawn(async move { listen::serve(listener, router, &settings, stop).await });
+    tokio::spawn(async move { listen::serve(listener, router, &settings, metrics, stop).await });
     Served { address, shutdown }
 }
 

@@ -11,6 +11,7 @@ use super::follower::{FollowState, Step, step};
 use super::wire::{Poll, PollAnswer};
 use super::{Duty, Pair};
 use crate::config::Node;
+use crate::metrics::Polled;
 use crate::peer::{Ask, CallError, Class, Kind};
 use crate::storage::writer::{Facts, Mode, Refusal};
 use crate::storage::{LogEntry, Role};
@@ -34,6 +35,8 @@ impl Pair {
             return; // the store has failed: nothing changes that but a restart
         }
         self.enter_duty(Duty::Following);
+        let files = Arc::clone(&self.files);
+        let _ = tokio::task::spawn_blocking(move || files.discard_incoming()).await; // one that broke off with a process before
         let mut backoff = BACKOFF_FIRST;
         loop {
             self.maybe_reset().await;
@@ -54,7 +57,10 @@ impl Pair {
     /// One poll, and what follows from its answer.
     async fn follow_once(&self) -> Result<(), Setback> {
         let sent = self.around.clock.now();
-        let answer = self.poll().await.map_err(|error| FollowState::Away(self.away_text(&error)))?;
+        let answer = self.poll().await;
+        let (counters, shard) = self.counters();
+        counters.polls.inc([shard, answer.as_ref().map_or(Polled::Failed, PollAnswer::polled).index()]);
+        let answer = answer.map_err(|error| FollowState::Away(self.away_text(&error)))?;
         let cursor = self.writer.published().with_history(|history| history.cursor());
         match step(self.uid(), cursor.is_some(), &answer) {
             Step::Append { adopt } => {
@@ -130,8 +136,13 @@ impl Pair {
         let applied = if entries.is_empty() {
             self.writer.published().end()
         } else {
+            let (count, bytes) = (entries.len() as u64, entries.iter().map(|entry| entry.len() as u64).sum());
             let entries = decode_entries(entries).map_err(|error| FollowState::Away(unreadable(error)))?;
-            self.writer.append(entries).await.map_err(|refusal| stuck(&refusal))?
+            let applied = self.writer.append(entries).await.map_err(|refusal| stuck(&refusal))?;
+            let (counters, shard) = self.counters();
+            counters.entries.add([shard], count);
+            counters.bytes.add([shard], bytes);
+            applied
         };
         let is_whole = self.follower.lock().applied(applied);
         self.enter(if is_whole { FollowState::Streaming } else { FollowState::CatchingUp });

@@ -121,8 +121,8 @@ pub struct Follower {
     state: FollowState,
     /// Since when it has been doing that.
     since: Option<Instant>,
-    /// It was logged.
-    reported: bool,
+    /// What was logged last.
+    reported: Option<&'static str>,
     had_full_copy: bool,
     /// Sending time of the last poll whose announced end is applied (rule 24).
     fresh_as_of: Option<Instant>,
@@ -137,7 +137,7 @@ impl Follower {
         Follower {
             state: FollowState::Starting,
             since: None,
-            reported: false,
+            reported: None,
             had_full_copy,
             fresh_as_of: None,
             pending: VecDeque::new(),
@@ -156,18 +156,21 @@ impl Follower {
         self.since
     }
 
-    /// Enters what it is doing; returns whether that is to be logged: news of another kind, and a leader that is away
-    /// only when it stays away, for leaders restart.
+    /// Enters what it is doing; returns whether that is to be logged: other news than the last. A leader that is away is
+    /// news only when it stays away, for leaders restart; and being a little behind is not, for under load a copy is
+    /// behind and whole again many times a second.
     pub fn enter(&mut self, state: FollowState, now: Instant) -> bool {
         if self.state.name() != state.name() {
             self.since = Some(now);
-            self.reported = false;
         }
         self.state = state;
         let lasts = self.since.is_some_and(|since| now.saturating_duration_since(since) >= REPORT_AFTER);
-        let report = !self.reported && (lasts || !matches!(self.state, FollowState::Away(_)));
-        self.reported |= report;
-        report
+        let passes = matches!(self.state, FollowState::Away(_) | FollowState::CatchingUp);
+        let is_news = self.reported != Some(self.state.name()) && (lasts || !passes);
+        if is_news {
+            self.reported = Some(self.state.name());
+        }
+        is_news
     }
 
     /// Whether the copy was ever whole.
@@ -235,6 +238,22 @@ mod tests {
         assert_eq!(step(Some(ShardUid(5)), false, &entries(6)), Step::Append { adopt: Some(ShardUid(6)) });
         assert_eq!(step(Some(ShardUid(6)), true, &entries(6)), Step::Append { adopt: None });
         assert_eq!(step(Some(ShardUid(6)), true, &snapshot), Step::Snapshot);
+    }
+
+    #[test]
+    fn follower_that_flutters_is_logged_once_and_one_that_stays_behind_again() {
+        let (clock, mut follower) = (Clock::manual(), Follower::new(true));
+        let away = || FollowState::Away("no leader".into());
+        assert!(follower.enter(FollowState::Streaming, clock.now()));
+        for passing in [FollowState::CatchingUp, away()] {
+            for state in [passing.clone(), FollowState::Streaming, passing.clone()] {
+                assert!(!follower.enter(state.clone(), clock.now()), "{state:?} passes");
+            }
+            clock.advance(REPORT_AFTER);
+            assert!(follower.enter(passing.clone(), clock.now()), "{passing:?} lasts");
+            assert!(!follower.enter(passing.clone(), clock.now()), "{passing:?} was logged");
+            assert!(follower.enter(FollowState::Streaming, clock.now()), "it is over");
+        }
     }
 
     #[test]

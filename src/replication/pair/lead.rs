@@ -1,11 +1,11 @@
-//! A leader begins to lead: it asks its copies what they hold before its first write (rule 13), draws the uids that are
+//! A leader begins to lead: it asks its copies what they hold before its first write (rule 13), draws the uid if that is
 //! missing (rule 1), and stops when a replica shows that it has lost data.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -13,12 +13,11 @@ use super::leader::Mine;
 use super::opening::{self, Holding, Opening};
 use super::wire::Inspection;
 use super::{Duty, Halt, Held, Pair, inspect};
-use crate::cluster::exchange;
-use crate::config::Node;
+use crate::config::{Node, StartAlone};
 use crate::peer::CallError;
 use crate::storage::Role;
 use crate::storage::writer::{Facts, Mode};
-use crate::types::{ClusterUid, Epoch, NodeName, ShardIndex, ShardUid};
+use crate::types::{Epoch, NodeName, ShardUid};
 
 /// How long an opening leader waits for its copies (rule 13).
 const OPENING_WAIT: Duration = Duration::from_secs(2);
@@ -30,8 +29,6 @@ const QUESTION_PAUSE: Duration = Duration::from_millis(50);
 const HALTED_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at whether the cluster's uid is known and written down.
 const CLUSTER_UID_PAUSE: Duration = Duration::from_secs(1);
-/// The shard whose leader draws the cluster's uid.
-const UID_SHARD: ShardIndex = ShardIndex(0);
 
 impl Pair {
     /// Leads the shard, once nothing speaks against it, for as long as the node runs. When a replica shows later that
@@ -39,11 +36,13 @@ impl Pair {
     pub async fn lead(self: Arc<Self>) {
         let mut answers: BTreeMap<NodeName, Option<Holding>> = BTreeMap::new();
         loop {
+            answers.extend(self.shown.lock().take().map(|(name, holding)| (name, Some(holding))));
             for (name, heard) in self.ask_copies().await {
                 let known = answers.entry(name).or_insert(None);
                 *known = heard.or(known.take()); // what was heard once holds until it is heard otherwise
             }
             match self.judge_opening(&answers) {
+                Opening::Lead { silent } if self.must_wait_for(&silent) => sleep(HALTED_PAUSE).await,
                 Opening::Lead { silent } => {
                     if !self.begin_to_lead(&silent).await {
                         return; // the store has failed: nothing changes that but a restart
@@ -58,13 +57,30 @@ impl Pair {
         }
     }
 
-    /// Asks every copy what it holds, and, where the cluster's uid is to be drawn, every node for it.
+    /// Whether `start_alone` forbids to lead without these copies: it says `wait`, and a majority of the shard's copies,
+    /// this one included, cannot be had.
+    fn must_wait_for(&self, silent: &[NodeName]) -> bool {
+        let copies = self.shard.copies.len();
+        let waits = self.around.settings.start_alone == StartAlone::Wait && (copies - silent.len()) * 2 <= copies;
+        if waits {
+            let names: Vec<&str> = silent.iter().map(NodeName::as_str).collect();
+            warn!(
+                shard = self.shard.name,
+                silent = names.join(", "),
+                "start_alone = \"wait\": taking no writes before more copies answer; start them, or set \
+                 start_alone = \"lead\" and restart this node"
+            );
+        }
+        waits
+    }
+
+    /// Asks every copy what it holds.
     async fn ask_copies(&self) -> Vec<(NodeName, Option<Holding>)> {
         let copies = self.replicas().map(|node| async move {
             let holding = ask_until_heard(|| self.ask_holding(node)).await;
             (node.name.clone(), holding)
         });
-        join(join_all(copies), self.look_for_cluster_uid()).await.0
+        join_all(copies).await
     }
 
     /// Every other copy of the shard.
@@ -78,19 +94,9 @@ impl Pair {
         Ok(Holding { shard_uid, cursor })
     }
 
-    /// The leader of shard 0 with a new file asks all nodes for the cluster's uid before it draws one.
-    async fn look_for_cluster_uid(&self) {
-        let (map, local, pool) = (&self.around.map, &self.around.local, &self.around.pool);
-        if self.shard.index != UID_SHARD || local.cluster().is_some() {
-            return;
-        }
-        let others = map.topology().nodes().filter(|node| node.name != local.name);
-        join_all(others.map(|node| ask_until_heard(|| exchange::ask(pool, map, local, node, QUESTION_WAIT)))).await;
-    }
-
     /// Writes the cluster's uid down once it is known; ends then.
     pub async fn keep_cluster_uid(self: Arc<Self>) {
-        loop {
+        while !self.writer.published().is_failed() {
             sleep(CLUSTER_UID_PAUSE).await;
             let Some(uid) = self.around.local.cluster() else { continue };
             let facts = Facts { cluster_uid: Some(uid), ..Facts::default() };
@@ -98,7 +104,7 @@ impl Pair {
                 return;
             }
             if let Err(refusal) = self.writer.note(facts).await {
-                warn!(shard = self.shard.name, %refusal, "cannot write the cluster's uid down yet");
+                warn!(shard = self.shard.name, detail = %refusal, "cannot write the cluster's uid down yet");
             }
         }
     }
@@ -123,14 +129,10 @@ impl Pair {
             warn!(shard = self.shard.name, replica = %name, "a replica is silent: leading without knowing what it holds");
         }
         let uid = *self.uid.write().get_or_insert_with(|| ShardUid(self.around.random.id()));
-        let local = &self.around.local;
-        if self.shard.index == UID_SHARD && local.cluster().is_none() {
-            local.adopt(ClusterUid(self.around.random.id()));
-        }
         let epoch = self.epoch();
         let facts = Facts {
             shard_uid: Some(uid),
-            cluster_uid: local.cluster(),
+            cluster_uid: self.around.local.cluster(),
             epoch: Some(epoch.clone()),
             role: Some(Role::Leader),
         };
@@ -138,15 +140,11 @@ impl Pair {
         match self.writer.set_mode(mode, facts).await {
             Ok(()) => {
                 self.enter_duty(Duty::Leading);
-                info!(shard = self.shard.name, %epoch, end = %self.writer.published().end(), "leading");
+                info!(shard = self.shard.name, %epoch, end = self.writer.published().end().0, "leading");
                 true
             }
             Err(refusal) => {
-                error!(shard = self.shard.name, %refusal, "cannot lead: the store does not take it");
-                self.enter_duty(Duty::Halted(Halt {
-                    why: format!("the store does not let it lead: {refusal}"),
-                    next: "look into its log, put the disk right, and restart the node".into(),
-                }));
+                error!(shard = self.shard.name, detail = %refusal, "cannot lead: the store does not take it");
                 false
             }
         }
@@ -171,10 +169,12 @@ impl Pair {
         let _ = self.writer.set_mode(Mode::Closed(halt.to_string()), Facts::default()).await;
     }
 
-    /// A poll has shown that this leader lost data: closes the door at once, and wakes the task that leads.
-    pub(super) fn halt_soon(&self, detail: &str) {
+    /// A poll has shown that this leader lost data: closes the door at once, and wakes the task that leads. What it showed
+    /// counts as heard, for the copy that showed it may be out of reach when it is asked.
+    pub(super) fn halt_soon(&self, detail: &str, shown_by: (NodeName, Holding)) {
         let mut held = self.duty.write();
         if held.duty == Duty::Leading {
+            *self.shown.lock() = Some(shown_by);
             let next = "the node is asking its replicas what they hold; kv status says more in a moment".into();
             let duty = Duty::Halted(Halt { why: format!("this leader has lost data: {detail}"), next });
             *held = Held { duty, since: self.around.clock.now() };

@@ -33,14 +33,17 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::cluster::ClusterMap;
 use crate::config::{Node, Settings, Shard};
+use crate::metrics::{self, Metrics};
 use crate::peer::{Local, Pool};
 use crate::random::Random;
 use crate::storage::writer::{Handle, Upkeep};
 use crate::storage::{Engine, Files, State};
-use crate::types::{Incarnation, Seq, ShardUid};
+use crate::types::{Incarnation, NodeName, Seq, ShardUid};
 
 pub use follower::{FollowState, Follower};
 pub use leader::Leader;
+
+use opening::Holding;
 
 /// What the copy is doing for its shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +88,8 @@ pub struct Surroundings {
     pub random: Random,
     /// Limits and intervals.
     pub settings: Arc<Settings>,
+    /// Where the node counts.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A copy that was opened, before it does anything.
@@ -119,6 +124,8 @@ pub struct Pair {
     follower: Mutex<Follower>,
     /// Wakes the task that leads: a replica has shown that this leader lost data.
     halted: Notify,
+    /// Which replica has shown it, by holding what; until the task that leads has seen it.
+    shown: Mutex<Option<(NodeName, Holding)>>,
     /// What an operator asks of a replica.
     resets: reset::Requests,
 }
@@ -151,6 +158,7 @@ impl Pair {
             leader,
             follower: Mutex::new(follower),
             halted: Notify::new(),
+            shown: Mutex::default(),
             resets: reset::Requests::default(),
         }
     }
@@ -182,6 +190,11 @@ impl Pair {
     #[must_use]
     pub fn is_leading(&self) -> bool {
         self.duty.read().duty == Duty::Leading
+    }
+
+    /// Where polls and snapshots are counted, and the shard's place there.
+    fn counters(&self) -> (&metrics::Replication, usize) {
+        (&self.around.metrics.replication, metrics::shard(self.shard.index))
     }
 
     /// The store that serves.
@@ -217,6 +230,13 @@ impl Pair {
     #[must_use]
     pub fn had_full_copy(&self) -> bool {
         self.follower.lock().had_full_copy()
+    }
+
+    /// Whether the copy may serve `any` reads without leading: a replica's, or that of a leader which may not lead yet. One
+    /// that was never whole serves nothing, nor does a leader that has lost data.
+    #[must_use]
+    pub fn serves_any(&self) -> bool {
+        matches!(self.duty(), Duty::Following | Duty::Starting) && self.had_full_copy()
     }
 
     /// Upper bound of the copy's age (rule 24): zero at a leader, none when it cannot be bounded.

@@ -5,25 +5,35 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::leader::{Mine, PollFacts, Verdict};
+use super::opening::Holding;
 use super::wire::{ANSWER_BYTES, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
 use super::{Duty, Pair};
+use crate::metrics::SnapshotStep;
 use crate::storage::{Chunk, Entries, Error};
-use crate::types::{NodeName, Seq, ShardUid, Space};
+use crate::types::{Key, NodeName, Seq, ShardUid, Space};
 
 /// A poll that comes while this node finds out whether it may lead waits so long between two looks.
 const STARTING_PAUSE: Duration = Duration::from_millis(10);
-/// A snapshot's request for entries that are not published waits so long for them.
-const PUBLISH_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait for a commit that can be read already to be announced.
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of records in one answer of a snapshot.
 const CHUNK_BYTES: usize = 1 << 20;
 
 impl Pair {
     /// Answers a replica's poll, after at most the poll interval or what the replica still waits.
     pub async fn answer_poll(&self, from: &NodeName, poll: &Poll, remaining: Duration) -> PollAnswer {
+        let answer = self.decide_poll(from, poll, remaining).await;
+        let (counters, shard) = self.counters();
+        counters.polls_answered.inc([shard, answer.polled().index()]);
+        answer
+    }
+
+    async fn decide_poll(&self, from: &NodeName, poll: &Poll, remaining: Duration) -> PollAnswer {
         let mut news = self.writer.published().subscribe();
         let wait = self.around.settings.poll_interval.min(remaining);
         let give_up = self.around.clock.now() + wait;
@@ -38,7 +48,7 @@ impl Pair {
                 Ok(judged) => judged,
                 Err(answer) => return answer,
             };
-            let Verdict::After(after) = verdict else { return self.refuse_poll(verdict) };
+            let Verdict::After(after) = verdict else { return self.refuse_poll(from, poll, verdict) };
             if after < self.writer.published().end() || left.is_zero() {
                 return self.entries_after(uid, after).await;
             }
@@ -48,6 +58,12 @@ impl Pair {
 
     /// What a poll comes to, or why this node does not answer polls.
     fn judge_poll(&self, from: &NodeName, poll: &Poll) -> Result<(ShardUid, Verdict), PollAnswer> {
+        let published = self.writer.published();
+        if published.is_failed() {
+            return Err(PollAnswer::NotLeading {
+                detail: format!("the store of node {} has failed; restart that node", self.me.name),
+            });
+        }
         let uid = match (self.duty(), self.uid()) {
             (Duty::Leading, Some(uid)) => uid,
             (Duty::Halted(halt), _) => return Err(PollAnswer::LostData { detail: halt.why }),
@@ -57,12 +73,6 @@ impl Pair {
                 });
             }
         };
-        let published = self.writer.published();
-        if published.is_failed() {
-            return Err(PollAnswer::NotLeading {
-                detail: format!("the store of node {} has failed; restart that node", self.me.name),
-            });
-        }
         let epoch = self.epoch();
         let facts = PollFacts { from, shard_uid: poll.shard_uid, cursor: poll.cursor.as_ref() };
         let verdict = published.with_history(|history| {
@@ -72,12 +82,13 @@ impl Pair {
         Ok((uid, verdict))
     }
 
-    fn refuse_poll(&self, verdict: Verdict) -> PollAnswer {
+    fn refuse_poll(&self, from: &NodeName, poll: &Poll, verdict: Verdict) -> PollAnswer {
         match verdict {
             Verdict::After(_) => unreachable!("such a poll is answered with entries"),
             Verdict::OffHistory => PollAnswer::OffHistory,
             Verdict::LostData(detail) => {
-                self.halt_soon(&detail);
+                let holding = Holding { shard_uid: poll.shard_uid, cursor: poll.cursor.clone() };
+                self.halt_soon(&detail, (from.clone(), holding));
                 PollAnswer::LostData { detail }
             }
             Verdict::NotOurs => PollAnswer::NotOurs {
@@ -90,8 +101,8 @@ impl Pair {
     }
 
     async fn entries_after(&self, uid: ShardUid, after: Seq) -> PollAnswer {
-        let (end, read) = self.published_entries(after).await;
-        match read {
+        let end = self.writer.published().end();
+        match self.announced_entries(after).await {
             Ok(Entries::Found(entries)) => {
                 PollAnswer::Entries { shard_uid: uid, end, time: self.around.clock.unix_ms(), entries }
             }
@@ -100,19 +111,39 @@ impl Pair {
         }
     }
 
-    /// Entries after a seq, none beyond the published end, and that end. The store may hold more already, for an instant: a
-    /// replica that had it would be ahead of this leader's history, and look like the proof that this leader lost data.
-    async fn published_entries(&self, after: Seq) -> (Seq, Result<Entries, Error>) {
-        let end = self.writer.published().end();
-        let mut read = self.read(move |engine| engine.entries(after, ANSWER_BYTES)).await;
-        if let Ok(Entries::Found(entries)) = &mut read {
-            entries.truncate(usize::try_from(end.since(after)).unwrap_or(usize::MAX));
+    /// Entries after `after`, as far as they were announced. A commit makes its entries readable a moment before it
+    /// announces them; a replica that got them in between could acknowledge what this leader does not know it has yet,
+    /// which looks as if it had lost data.
+    async fn announced_entries(&self, after: Seq) -> Result<Entries, Error> {
+        let mut entries = self.read(move |engine| engine.entries(after, ANSWER_BYTES)).await?;
+        if let Entries::Found(found) = &mut entries {
+            let announced = self.writer.published().end().since(after);
+            found.truncate(usize::try_from(announced).unwrap_or(usize::MAX));
         }
-        (end, read)
+        Ok(entries)
+    }
+
+    /// Waits until an entry that was read is announced as well: a moment, unless the writer is stuck there.
+    async fn is_announced(&self, seq: Seq) -> bool {
+        let mut end = self.writer.published().subscribe();
+        matches!(timeout(ANNOUNCE_WAIT, end.wait_for(|end| *end >= seq)).await, Ok(Ok(_)))
     }
 
     /// Begins a snapshot for a replica: from here on the log is kept for it.
     pub fn begin_snapshot(&self, from: &NodeName) -> SnapshotAnswer {
+        let answer = self.try_begin_snapshot(from);
+        let step =
+            if matches!(answer, SnapshotAnswer::Began { .. }) { SnapshotStep::Begun } else { SnapshotStep::Failed };
+        self.count_snapshot_given(step);
+        answer
+    }
+
+    fn count_snapshot_given(&self, step: SnapshotStep) {
+        let (counters, shard) = self.counters();
+        counters.snapshots_given.inc([shard, step.index()]);
+    }
+
+    fn try_begin_snapshot(&self, from: &NodeName) -> SnapshotAnswer {
         let (Duty::Leading, Some(shard_uid)) = (self.duty(), self.uid()) else {
             return ended("this node does not lead the shard");
         };
@@ -124,7 +155,7 @@ impl Pair {
             .published()
             .with_history(|history| self.leader.lock().pin(from, id, history.end(), now).then(|| history.clone()));
         let Some(history) = history else { return ended("other replicas are receiving snapshots; ask again") };
-        info!(shard = self.shard.name, replica = %from, from = %history.end(), "giving a snapshot");
+        info!(shard = self.shard.name, replica = %from, end = history.end().0, "giving a snapshot");
         SnapshotAnswer::Began { id, shard_uid, history }
     }
 
@@ -134,7 +165,16 @@ impl Pair {
             return ended("this snapshot has ended; begin again");
         }
         match self.read(move |engine| engine.chunk(Space::Data, next.after.as_ref(), CHUNK_BYTES)).await {
-            Ok(Chunk { records, at, last }) => SnapshotAnswer::Records { records, at, last },
+            Ok(Chunk { records, at, last }) if self.is_announced(at).await => {
+                let (counters, shard) = self.counters();
+                counters.snapshot_records_given.add([shard], records.len() as u64);
+                counters.snapshot_bytes_given.add([shard], bytes_of(&records));
+                if last {
+                    self.count_snapshot_given(SnapshotStep::Completed);
+                }
+                SnapshotAnswer::Records { records, at, last }
+            }
+            Ok(_) => ended("the writer does not announce its last commit"),
             Err(error) => ended(&error.to_string()),
         }
     }
@@ -144,12 +184,7 @@ impl Pair {
         if !self.touch_snapshot(from, next.id) {
             return ended("this snapshot has ended; begin again");
         }
-        let mut news = self.writer.published().subscribe();
-        if self.writer.published().end() <= next.after {
-            // A chunk may have been read an instant before its last entry was published.
-            let _ = timeout(PUBLISH_WAIT, news.changed()).await; // what is there then is the answer
-        }
-        match self.published_entries(next.after).await.1 {
+        match self.announced_entries(next.after).await {
             Ok(Entries::Found(entries)) => SnapshotAnswer::Log { entries },
             Ok(Entries::Trimmed) => ended("the log was trimmed under the snapshot"),
             Err(error) => ended(&error.to_string()),
@@ -159,6 +194,11 @@ impl Pair {
     fn touch_snapshot(&self, from: &NodeName, id: u64) -> bool {
         self.is_leading() && self.leader.lock().touch_pin(from, id, self.around.clock.now())
     }
+}
+
+/// Bytes of a snapshot's records, keys included.
+pub(super) fn bytes_of(records: &[(Key, Bytes)]) -> u64 {
+    records.iter().map(|(key, record)| (key.as_bytes().len() + record.len()) as u64).sum()
 }
 
 fn ended(detail: &str) -> SnapshotAnswer {

@@ -18,10 +18,12 @@ use tracing::info;
 use super::Pair;
 use super::follow::{decode_entries, stuck, unreadable};
 use super::follower::FollowState;
+use super::polls::bytes_of;
 use super::wire::{NextChunk, NextLog, SnapshotAnswer};
+use crate::metrics::SnapshotStep;
 use crate::peer::{CallError, Class, Kind};
 use crate::storage::{ApplyRule, Batch, Engine, Error, Role};
-use crate::types::{History, Key, Seq, ShardUid, Space};
+use crate::types::{History, Key, Seq, ShardUid, Space, Standing};
 
 /// A leader that has not answered a request of a snapshot in so long is away.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -38,32 +40,59 @@ struct Incoming {
 impl Pair {
     /// Receives a snapshot and lets it take this copy's place.
     pub(super) async fn receive_snapshot(&self) -> Result<(), FollowState> {
+        if self.writer.published().is_failed() {
+            return Err(FollowState::Stuck("this copy's store has failed; restart this node".into())); // rule 9
+        }
+        let received = self.try_receive_snapshot().await;
+        let step = if received.is_ok() { SnapshotStep::Completed } else { SnapshotStep::Failed };
+        let (counters, shard) = self.counters();
+        counters.snapshots_received.inc([shard, step.index()]);
+        received
+    }
+
+    async fn try_receive_snapshot(&self) -> Result<(), FollowState> {
         self.enter(FollowState::Snapshot { records: 0 });
+        let received = self.try_receive().await;
+        if received.is_err() {
+            let files = Arc::clone(&self.files);
+            let _ = tokio::task::spawn_blocking(move || files.discard_incoming()).await; // the next one begins anew anyway
+        }
+        received
+    }
+
+    async fn try_receive(&self) -> Result<(), FollowState> {
         let incoming = self.begin_incoming().await?;
+        let (counters, shard) = self.counters();
+        counters.snapshots_received.inc([shard, SnapshotStep::Begun.index()]);
         let passed = self.receive_records(&incoming).await?;
         self.receive_log(&incoming, passed).await?;
         self.complete(incoming).await
     }
 
+    /// Writes a part of the snapshot, unless it would use up the reserve that everybody else on this disk counts on.
+    async fn commit(&self, incoming: &Incoming, batch: Batch) -> Result<(), FollowState> {
+        let (engine, min) = (Arc::clone(&incoming.engine), self.around.settings.min_free_bytes);
+        blocking(move || match engine.free_bytes() {
+            Some(free) if free < min => Err(Error::Failed(format!(
+                "{free} bytes are free on the disk; storage.min_free_bytes is {min}; free some space, it begins again by \
+                 itself"
+            ))),
+            _ => engine.commit(&batch),
+        })
+        .await
+    }
+
     async fn begin_incoming(&self) -> Result<Incoming, FollowState> {
         match self.ask_snapshot(Kind::SnapshotBegin, Bytes::new()).await? {
             SnapshotAnswer::Began { id, shard_uid, history } => {
-                self.check_uid(shard_uid)?;
+                let uid = self.uid();
+                self.writer.published().with_history(|mine| may_replace((uid, mine), (shard_uid, &history)))?;
                 let files = Arc::clone(&self.files);
                 let engine = blocking(move || files.create_incoming()).await?;
                 Ok(Incoming { id, shard_uid, history, engine })
             }
             other => Err(unexpected(other)),
         }
-    }
-
-    /// A copy that holds data never replaces it with another shard's (rule 13).
-    fn check_uid(&self, theirs: ShardUid) -> Result<(), FollowState> {
-        let holds_data = self.writer.published().end() > Seq::ZERO;
-        if holds_data && self.uid() != Some(theirs) {
-            return Err(FollowState::LeaderLostData(format!("the leader offers a snapshot of shard uid {theirs}")));
-        }
-        Ok(())
     }
 
     /// Receives all records; returns the seq that the log has to pass (S1).
@@ -76,26 +105,29 @@ impl Pair {
                 SnapshotAnswer::Records { records, at, last } => (records, at, last),
                 other => return Err(unexpected(other)),
             };
+            let is_empty = records.is_empty();
             count += records.len() as u64;
+            let (counters, shard) = self.counters();
+            counters.snapshot_records_received.add([shard], records.len() as u64);
+            counters.snapshot_bytes_received.add([shard], bytes_of(&records));
             after = records.last().map(|(key, _)| key.clone()).or(after);
             let install = records.into_iter().map(|(key, record)| (Space::Data, key, record)).collect();
-            commit(incoming, Batch { install, ..Batch::default() }).await?;
+            self.commit(incoming, Batch { install, ..Batch::default() }).await?;
             self.enter(FollowState::Snapshot { records: count });
             if last {
                 return Ok(at);
+            }
+            if is_empty {
+                return Err(FollowState::Away("the leader sent a part of a snapshot with nothing in it".into()));
             }
         }
     }
 
     /// Receives the log from where the snapshot began until it is past the last chunk: only then is the copy a prefix.
     async fn receive_log(&self, incoming: &Incoming, passed: Seq) -> Result<(), FollowState> {
-        let adopt = Batch {
-            adopt: Some(incoming.history.clone()),
-            shard_uid: Some(incoming.shard_uid),
-            cluster_uid: self.around.local.cluster(),
-            ..Batch::default()
-        };
-        commit(incoming, adopt).await?;
+        let adopt =
+            Batch { adopt: Some(incoming.history.clone()), shard_uid: Some(incoming.shard_uid), ..Batch::default() };
+        self.commit(incoming, adopt).await?;
         let mut end = incoming.history.end();
         while end < passed {
             let body = NextLog { id: incoming.id, after: end }.encode();
@@ -114,22 +146,31 @@ impl Pair {
             }
             end = last.entry.seq;
             let batch = Batch { append, apply_to: Some(end), apply_rule: ApplyRule::IfNewer, ..Batch::default() };
-            commit(incoming, batch).await?;
+            self.commit(incoming, batch).await?;
         }
         Ok(())
     }
 
     /// Lets the snapshot take this copy's place.
     async fn complete(&self, incoming: Incoming) -> Result<(), FollowState> {
-        let done =
-            Batch { incoming: Some(false), epoch: Some(self.epoch()), role: Some(Role::Replica), ..Batch::default() };
-        commit(&incoming, done).await?;
+        let done = Batch {
+            incoming: Some(false),
+            cluster_uid: self.around.local.cluster(),
+            epoch: Some(self.epoch()),
+            role: Some(Role::Replica),
+            ..Batch::default()
+        };
+        self.commit(&incoming, done).await?;
         let files = Arc::clone(&self.files);
         blocking(move || files.promote_incoming()).await?;
-        self.writer.swap(incoming.engine).await.map_err(|refusal| stuck(&refusal))?;
-        *self.uid.write() = Some(incoming.shard_uid);
+        // Before the swap: whoever asks in between must not see data without a uid.
+        let uid_before = self.uid.write().replace(incoming.shard_uid);
+        if let Err(refusal) = self.writer.swap(incoming.engine).await {
+            *self.uid.write() = uid_before;
+            return Err(stuck(&refusal));
+        }
         self.follower.lock().replaced();
-        info!(shard = self.shard.name, end = %self.writer.published().end(), "received a snapshot");
+        info!(shard = self.shard.name, end = self.writer.published().end().0, "received a snapshot");
         Ok(())
     }
 
@@ -141,9 +182,19 @@ impl Pair {
     }
 }
 
-async fn commit(incoming: &Incoming, batch: Batch) -> Result<(), FollowState> {
-    let engine = Arc::clone(&incoming.engine);
-    blocking(move || engine.commit(&batch)).await
+/// Whether a snapshot may take this copy's place (rule 13): only if it is of the same data and holds what this copy holds.
+/// The leader has looked at that when it answered the poll; since then it may have been started again, with less.
+fn may_replace(mine: (Option<ShardUid>, &History), offered: (ShardUid, &History)) -> Result<(), FollowState> {
+    let cursor = mine.1.cursor();
+    if cursor.is_none() {
+        return Ok(());
+    }
+    let lost = |what: String| Err(FollowState::LeaderLostData(format!("the leader offers a snapshot {what}")));
+    match offered.1.standing(cursor.as_ref()) {
+        _ if mine.0 != Some(offered.0) => lost(format!("of shard uid {}", offered.0)),
+        Standing::Off => lost(format!("that ends at {} and lacks what this copy holds", offered.1.end())),
+        Standing::On(_) => Ok(()),
+    }
 }
 
 /// Does disk work away from the threads that serve requests.
@@ -165,4 +216,33 @@ fn unexpected(answer: SnapshotAnswer) -> FollowState {
         }
     };
     FollowState::Away(format!("the snapshot broke off: {detail}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Epoch, Incarnation, NodeName};
+
+    fn history(incarnation: u64, end: u64) -> History {
+        let mut history = History::default();
+        for seq in 1..=end {
+            history.extend(&Epoch::first(NodeName::new("A/0")), Incarnation(incarnation), Seq(seq));
+        }
+        history
+    }
+
+    /// The bug: only the uid was looked at, so a leader that was started again with an old backup, between the answer to
+    /// a poll and the request for the snapshot, could replace newer data with older.
+    #[test]
+    fn snapshot_that_lacks_what_the_copy_holds_does_not_replace_it() {
+        let (uid, other) = (ShardUid(5), ShardUid(6));
+        let held = history(1, 7);
+        let may = |mine: Option<ShardUid>, offered: (ShardUid, &History)| may_replace((mine, &held), offered).is_ok();
+        assert!(may(Some(uid), (uid, &history(1, 7))) && may(Some(uid), (uid, &history(1, 90))));
+        assert!(!may(Some(uid), (uid, &history(1, 6))), "it ends before");
+        assert!(!may(Some(uid), (uid, &history(2, 90))), "another life wrote it");
+        assert!(!may(Some(uid), (other, &history(1, 90))) && !may(None, (uid, &history(1, 90))), "other data");
+        let empty = History::default();
+        assert_eq!(may_replace((Some(other), &empty), (uid, &history(1, 7))), Ok(()), "nothing is lost");
+    }
 }

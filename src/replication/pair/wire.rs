@@ -4,6 +4,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::metrics::Polled;
 use crate::types::codec::{self, Malformed, Reader};
 use crate::types::entry::decode_key;
 use crate::types::history::ROWS_MAX;
@@ -79,6 +80,20 @@ pub enum PollAnswer {
 }
 
 impl PollAnswer {
+    /// Its kind, for the metrics.
+    #[must_use]
+    pub fn polled(&self) -> Polled {
+        match self {
+            PollAnswer::Entries { entries, .. } if entries.is_empty() => Polled::Nothing,
+            PollAnswer::Entries { .. } => Polled::Entries,
+            PollAnswer::Snapshot { .. } => Polled::Snapshot,
+            PollAnswer::OffHistory => Polled::OffHistory,
+            PollAnswer::LostData { .. } => Polled::LostData,
+            PollAnswer::NotLeading { .. } => Polled::NotLeading,
+            PollAnswer::NotOurs { .. } => Polled::NotOurs,
+        }
+    }
+
     /// The answer as bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {

@@ -12,6 +12,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::{Facts, Item, Mode, Options, Refusal, Upkeep, UpkeepSource, Writer, Written};
 use crate::clock::Clock;
+use crate::metrics::{Labels, Metrics};
 use crate::storage::memory::{MemoryDisk, MemoryEngine};
 use crate::storage::{Engine, Entries, LogEntry};
 use crate::types::key::KEY_BYTES_CEILING;
@@ -23,6 +24,11 @@ use crate::types::{
 const SHARD: ShardIndex = ShardIndex(3);
 /// Below so many free bytes puts are refused.
 const MIN_FREE: u64 = 1000;
+
+/// Counters that nobody reads.
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new(&Labels::default()))
+}
 
 /// What the reply of an item will hold.
 type Reply<T> = oneshot::Receiver<Result<T, Refusal>>;
@@ -98,7 +104,7 @@ impl Bench {
 }
 
 fn writer(engine: &Arc<MemoryEngine>, clock: &Clock, upkeep: UpkeepSource) -> Writer {
-    let options = Options { shard: SHARD, min_free_bytes: MIN_FREE };
+    let options = Options { shard: SHARD, min_free_bytes: MIN_FREE, metrics: metrics() };
     let engine: Arc<dyn Engine> = Arc::clone(engine) as Arc<dyn Engine>;
     let state = engine.state().unwrap();
     Writer::new(engine, &state, clock.clone(), options, upkeep)

@@ -107,7 +107,7 @@ impl Engine for Panicking {
 #[tokio::test]
 async fn writer_that_panics_leaves_a_copy_that_says_it_has_failed() {
     let (engine, clock): (Arc<dyn Engine>, _) = (Arc::new(Panicking(MemoryEngine::new())), Clock::manual());
-    let options = Options { shard: super::SHARD, min_free_bytes: 0 };
+    let options = Options { shard: super::SHARD, min_free_bytes: 0, metrics: super::metrics() };
     let state = engine.state().unwrap();
     let writer = Writer::new(engine, &state, clock.clone(), options, Box::new(|_, _| Upkeep::default()));
     let (handle, thread) = spawn(writer).unwrap();
