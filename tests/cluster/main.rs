@@ -13,6 +13,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod compact;
+mod compared;
 mod copies;
 mod crowds;
 mod damage;
@@ -23,14 +25,17 @@ mod everywhere;
 mod files;
 mod fresh;
 mod frozen;
+mod grows;
 mod leader_away;
 mod leaving;
 mod lost_leader;
 mod outcome;
 mod prefix;
 mod queue_bound;
+mod reset;
 mod restart;
 mod snapshots;
+mod status;
 mod stopping;
 mod storm;
 mod strangers;
