@@ -36,6 +36,10 @@ pub(super) enum Kind {
     PreconditionFailed,
     /// The header block is over its limit.
     HeadersTooLarge,
+    /// An operation that cannot be done now, or not by this node.
+    OperationConflict,
+    /// An operation that another node has to be asked for.
+    WrongNode,
     /// What the store says.
     Store(Code),
 }
@@ -157,6 +161,18 @@ fn table(kind: Kind) -> (StatusCode, &'static str, &'static str, &'static str) {
             let (status, title, hint) = store_table(code, LATER);
             (status, code.name(), title, hint)
         }
+        Kind::OperationConflict => (
+            StatusCode::CONFLICT,
+            "operation-conflict",
+            "The operation cannot be done now",
+            "kv status shows the state of every node",
+        ),
+        Kind::WrongNode => (
+            StatusCode::MISDIRECTED_REQUEST,
+            "wrong-node",
+            "Another node has to be asked",
+            "send the request to the address that `address` names",
+        ),
     }
 }
 

@@ -78,15 +78,16 @@ fn key(asked: &Asked<'_>, params: &Params) -> Result<Key, Problem> {
         (Some(rest), None) => {
             params::decode(rest.as_bytes(), Plus::Plus).map_err(|_| params::bad_percent("the path"))?
         }
-        (None, Some(encoded)) => from_base64url(encoded)?,
+        (None, Some(encoded)) => from_base64url("key_b64", encoded)?,
         (None, None) => Bytes::new(),
     };
     Key::new(bytes, asked.settings().key_bytes_max).map_err(Problem::key)
 }
 
-fn from_base64url(encoded: &[u8]) -> Result<Bytes, Problem> {
+/// The bytes that a parameter encodes.
+pub(super) fn from_base64url(name: &str, encoded: &[u8]) -> Result<Bytes, Problem> {
     let decoded = BASE64URL.decode(encoded).map_err(|error| {
-        Problem::bad_request(format!("key_b64 is not base64url: {error}"))
+        Problem::bad_request(format!("{name} is not base64url: {error}"))
             .hint("the alphabet is A-Z a-z 0-9 - and _; padding with = is optional")
     });
     decoded.map(Bytes::from)
@@ -118,11 +119,11 @@ mod tests {
     #[test]
     fn base64url_padding_is_optional_and_other_alphabets_are_400() {
         for encoded in ["AP8", "AP8="] {
-            assert_eq!(from_base64url(encoded.as_bytes()).unwrap(), &b"\x00\xff"[..], "{encoded}");
+            assert_eq!(from_base64url("key_b64", encoded.as_bytes()).unwrap(), &b"\x00\xff"[..], "{encoded}");
         }
-        assert_eq!(from_base64url(b"-_-_").unwrap(), &b"\xfb\xff\xbf"[..]);
+        assert_eq!(from_base64url("key_b64", b"-_-_").unwrap(), &b"\xfb\xff\xbf"[..]);
         for bad in ["+/+/", "A", "AP8==", "AP 8", "AP9"] {
-            assert_eq!(from_base64url(bad.as_bytes()).unwrap_err().status(), 400, "{bad}");
+            assert_eq!(from_base64url("key_b64", bad.as_bytes()).unwrap_err().status(), 400, "{bad}");
         }
     }
 }

@@ -35,6 +35,7 @@ mod health;
 mod kv;
 pub mod listen;
 mod monitor;
+mod operate;
 mod origin;
 mod params;
 mod routes;

@@ -19,7 +19,7 @@ use super::asked::Asked;
 use super::body::Upload;
 use super::error::{Kind, Problem};
 use super::watch::Watch;
-use super::{Api, admin, controls, curl, framing, health, kv, monitor, origin};
+use super::{Api, admin, controls, curl, framing, health, kv, monitor, operate, origin};
 use crate::metrics::OTHER;
 use crate::store::{Applied, Code};
 use crate::types::RequestId;
@@ -63,6 +63,8 @@ enum Handler {
     Ready,
     Status,
     Metrics,
+    ResetReplica,
+    Checksum,
     NotBuilt,
 }
 
@@ -109,6 +111,8 @@ const ROUTES: &[Route] = &[
     Route { path: Is("/docs"), methods: &[(Method::GET, Reads(NotBuilt))] },
     Route { path: Is("/"), methods: &[(Method::GET, Reads(NotBuilt))] },
     Route { path: Is("/admin/v1/status"), methods: &[(Method::GET, Reads(Handler::Status))] },
+    Route { path: Is("/admin/v1/replica/reset"), methods: &[(Method::POST, Writes(Handler::ResetReplica))] },
+    Route { path: Is("/admin/v1/checksum"), methods: &[(Method::GET, Reads(Handler::Checksum))] },
     Route {
         path: Under(ADMIN),
         methods: &[
@@ -223,6 +227,8 @@ async fn answer(asked: &Asked<'_>, route: Option<&Route>, upload: &mut Upload) -
         Handler::Ready => health::ready(asked),
         Handler::Status => admin::status(asked).await,
         Handler::Metrics => monitor::metrics(asked).await,
+        Handler::ResetReplica => operate::reset_replica(asked).await,
+        Handler::Checksum => operate::checksum(asked).await,
         Handler::NotBuilt => {
             controls::refuse_unknown(headers, controls::DATA)?;
             Err(Problem::not_built(format_args!("{method} {}", uri.path().escape_debug())))

@@ -135,9 +135,6 @@ pub struct PeerSeen {
 /// A line of a table: name, unit, help, and what it shows of a `T`.
 type Shown<T> = (&'static str, Option<Unit>, &'static str, fn(&T) -> Option<f64>);
 
-/// A line of a table of counters: name, help, and what was counted of a `T`.
-type Counted<T> = (&'static str, &'static str, fn(&T) -> u64);
-
 fn flag(flag: bool) -> Option<f64> {
     Some(f64::from(u8::from(flag)))
 }
@@ -218,7 +215,10 @@ const COPY: &[Shown<CopySeen>] = &[
 ];
 
 /// Counters that others keep; `_total` is added.
-const COPY_COUNTERS: &[Counted<CopySeen>] = &[
+/// A counter's name, help, and where it is read.
+type CopyCounter = (&'static str, &'static str, fn(&CopySeen) -> u64);
+
+const COPY_COUNTERS: &[CopyCounter] = &[
     ("ostraca_cache_hits", "Pages that were found in memory", |copy| copy.cache.hits),
     ("ostraca_cache_misses", "Pages that were read from the disk", |copy| copy.cache.misses),
     ("ostraca_cache_evictions", "Pages that left memory for want of room", |copy| copy.cache.evictions),

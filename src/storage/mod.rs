@@ -19,6 +19,7 @@ mod layout;
 mod migrate;
 mod transaction;
 
+pub mod checksum;
 pub mod compact;
 pub mod memory;
 pub mod redb;

@@ -252,16 +252,6 @@ impl fmt::Debug for RedbEngine {
     }
 }
 
-fn cache_stats(db: &Database) -> CacheStats {
-    let stats = db.cache_stats();
-    CacheStats {
-        bytes: stats.used_bytes() as u64,
-        hits: stats.read_hits(),
-        misses: stats.read_misses(),
-        evictions: stats.evictions(),
-    }
-}
-
 /// Opens the database of a backend; true when it had not been closed properly, and was recovered.
 pub(super) fn open_database(backend: impl StorageBackend, cache_bytes: usize) -> Result<(Database, bool), OpenFault> {
     let repaired = Arc::new(AtomicBool::new(false));
@@ -284,6 +274,16 @@ fn bring_up(db: &Database, identity: &Identity, steps: &'static [Step]) -> Resul
     let steps = migrate::steps_from(format, steps)?;
     layout::check_identity(&found, identity)?;
     Ok(migrate::run(db, steps, identity)?)
+}
+
+fn cache_stats(db: &Database) -> CacheStats {
+    let stats = db.cache_stats();
+    CacheStats {
+        bytes: stats.used_bytes() as u64,
+        hits: stats.read_hits(),
+        misses: stats.read_misses(),
+        evictions: stats.evictions(),
+    }
 }
 
 fn has_no_tables(db: &Database) -> Result<bool, Error> {

@@ -306,6 +306,13 @@ impl Writer {
         }
     }
 
+    /// A read may have found the store broken since the last commit: an idle writer looks, for nobody else would say so.
+    fn look_at_the_store(&mut self) {
+        if let Err(failure @ Error::Failed(_)) = self.engine.stats() {
+            self.fail(&failure);
+        }
+    }
+
     fn measured_commit(&self, batch: &Batch) -> Result<(), Error> {
         let (commits, shard) = (&self.metrics.commits, metrics::shard(self.shard));
         let began = self.clock.now();
@@ -318,13 +325,6 @@ impl Writer {
         let ended = if result.is_ok() { Committed::Ok } else { Committed::Failed };
         commits.ended.inc([shard, ended.index()]);
         result
-    }
-
-    /// A read may have found the store broken since the last commit: an idle writer looks, for nobody else would say so.
-    fn look_at_the_store(&mut self) {
-        if let Err(failure @ Error::Failed(_)) = self.engine.stats() {
-            self.fail(&failure);
-        }
     }
 
     fn plan_upkeep(&mut self, batch: &mut Batch) {

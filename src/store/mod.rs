@@ -11,6 +11,7 @@
 pub mod assembly;
 pub mod call;
 pub mod error;
+pub mod operate;
 pub mod view;
 
 mod forward;

@@ -183,7 +183,6 @@ mod tests {
         let shard = Shard { name: "A".into(), index: ShardIndex(0), copies: vec![node(0), node(1)] };
         let topology = Topology { placement: Placement { hash: HashFunction::Fnv1a, shards: 1 }, shards: vec![shard] };
         let node = assemble(Materials {
-            metrics: Arc::new(Metrics::new(&Labels::default())),
             topology: Arc::new(topology),
             settings: Arc::new(Settings::default()),
             me: node(0),
@@ -192,6 +191,7 @@ mod tests {
             clock: Clock::real(),
             random: Random::seeded(1),
             connector: Box::new(Tcp),
+            metrics: Arc::new(Metrics::new(&Labels::default())),
         })
         .unwrap();
         node.start();

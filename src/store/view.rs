@@ -157,6 +157,40 @@ pub struct ReplicaStatus {
     pub state: String,
 }
 
+/// `/admin/v1/replica/reset`: what a replica threw away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discarded {
+    /// The node's name.
+    pub node: String,
+    /// Its shard's name.
+    pub shard: String,
+    /// The last entry that its copy held.
+    pub end: u64,
+    /// How many keys it held.
+    pub keys: u64,
+}
+
+/// `/admin/v1/checksum`: what this node's copy of a shard holds in a range of keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeSum {
+    /// The node's name.
+    pub node: String,
+    /// The shard's name.
+    pub shard: String,
+    /// xxh3-64 over key, version and value of each record, `0x…`.
+    pub checksum: String,
+    /// How many records the range holds.
+    pub records: u64,
+    /// Where the range begins, behind this key; none: at the first.
+    pub after_b64: Option<String>,
+    /// Where it ends, with this key; none: at the end of the copy.
+    pub until_b64: Option<String>,
+    /// No record of this copy lies behind the range.
+    pub last: bool,
+    /// The last entry that was applied when it was read.
+    pub at: u64,
+}
+
 /// What `/readyz` asks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {

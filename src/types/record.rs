@@ -37,12 +37,13 @@ impl Content {
     }
 
     /// The flags byte that says what precedes the value.
-    pub(super) fn flags(&self) -> u8 {
+    #[must_use]
+    pub fn flags(&self) -> u8 {
         u8::from(self.expiry.is_some()) * FLAG_EXPIRY + u8::from(self.content_type.is_some()) * FLAG_CONTENT_TYPE
     }
 
     /// Appends expiry and content type, as `flags` announces them.
-    pub(super) fn encode_attributes(&self, out: &mut BytesMut) {
+    pub fn encode_attributes(&self, out: &mut BytesMut) {
         if let Some(UnixMs(expiry)) = self.expiry {
             codec::put_varint(out, expiry);
         }

@@ -6,6 +6,7 @@ mod curl;
 mod limits;
 mod metrics;
 mod openmetrics;
+mod operate;
 mod resources;
 mod routes;
 

@@ -34,14 +34,18 @@ impl Pair {
             self.enter(FollowState::Stuck(refusal.to_string()));
             return; // the store has failed: nothing changes that but a restart
         }
-        *self.duty.write() = Duty::Following;
+        self.enter_duty(Duty::Following);
         let mut backoff = BACKOFF_FIRST;
         loop {
+            self.maybe_reset().await;
             match self.follow_once().await {
                 Ok(()) => backoff = BACKOFF_FIRST,
                 Err(setback) => {
                     self.enter(setback);
-                    sleep(self.around.random.jitter(backoff, 0.5)).await;
+                    tokio::select! {
+                        () = sleep(self.around.random.jitter(backoff, 0.5)) => {}
+                        () = self.resets.arrived.notified() => {}
+                    }
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }

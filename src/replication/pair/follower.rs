@@ -147,6 +147,12 @@ impl Follower {
         &self.state
     }
 
+    /// Since when; none when it has not done anything else since it started.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
     /// Enters what it is doing; returns whether that is to be logged: other news than the last. A leader that is away is
     /// news only when it stays away, for leaders restart; and being a little behind is not, for under load a copy is
     /// behind and whole again many times a second.
@@ -194,6 +200,11 @@ impl Follower {
     pub fn replaced(&mut self) {
         self.pending.clear();
         self.had_full_copy = true;
+    }
+
+    /// The copy was thrown away: it holds nothing, and serves nothing until it is whole again.
+    pub fn emptied(&mut self, now: Instant) {
+        *self = Follower { since: Some(now), ..Follower::new(false) };
     }
 
     /// Upper bound of the copy's age, by rule 24; none after a start.
@@ -258,5 +269,9 @@ mod tests {
         assert!(follower.applied(Seq(20)));
         assert_eq!(follower.stale(clock.now()), Some(Duration::from_millis(30)));
         assert!(follower.had_full_copy());
+        follower.announced(clock.now(), Seq(30));
+        follower.emptied(clock.now());
+        assert_eq!((follower.stale(clock.now()), follower.had_full_copy()), (None, false));
+        assert_eq!(follower.state(), &FollowState::Starting);
     }
 }

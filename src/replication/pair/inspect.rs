@@ -7,6 +7,7 @@ use super::wire::{Inspect, Inspection, Lag};
 use crate::cluster::ClusterMap;
 use crate::config::Node;
 use crate::peer::{Ask, CallError, Class, Kind, Pool};
+use crate::storage::checksum::{self, Range, Sum};
 use crate::storage::{Engine, Entries, Error};
 use crate::types::{Entry, Key, NodeName, Seq, Space};
 
@@ -77,6 +78,11 @@ impl Pair {
             Some(least) => self.first_entry_after(least).await,
             None => Ok(None),
         }
+    }
+
+    /// The checksum of a range of this copy's records.
+    pub async fn checksum(&self, range: Range) -> Result<Sum, Error> {
+        self.read(move |engine| checksum::of_range(engine, &range)).await
     }
 
     async fn first_entry_after(&self, seq: Seq) -> Result<Option<Entry>, Error> {

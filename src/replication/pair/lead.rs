@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::leader::Mine;
 use super::opening::{self, Holding, Opening};
 use super::wire::Inspection;
-use super::{Duty, Pair, inspect};
+use super::{Duty, Held, Pair, inspect};
 use crate::cluster::exchange;
 use crate::config::Node;
 use crate::peer::CallError;
@@ -50,8 +50,8 @@ impl Pair {
                     }
                     self.halted.notified().await;
                 }
-                Opening::LostData(detail) => {
-                    self.halt(detail).await;
+                Opening::LostData { copies, detail } => {
+                    self.halt(&copies, &detail).await;
                     sleep(HALTED_PAUSE).await;
                 }
             }
@@ -137,37 +137,40 @@ impl Pair {
         let mode = Mode::Leading { epoch: epoch.clone(), incarnation: self.incarnation };
         match self.writer.set_mode(mode, facts).await {
             Ok(()) => {
-                *self.duty.write() = Duty::Leading;
+                self.enter_duty(Duty::Leading);
                 info!(shard = self.shard.name, %epoch, end = self.writer.published().end().0, "leading");
                 true
             }
             Err(refusal) => {
                 error!(shard = self.shard.name, detail = %refusal, "cannot lead: the store does not take it");
-                *self.duty.write() = Duty::Halted(refusal.to_string());
+                self.enter_duty(Duty::Halted(refusal.to_string()));
                 false
             }
         }
     }
 
-    /// Stops taking writes: this leader's file lacks what a copy holds.
-    async fn halt(&self, detail: String) {
+    /// Stops taking writes: this leader's file lacks what these copies hold.
+    async fn halt(&self, copies: &[NodeName], detail: &str) {
+        let resets: Vec<String> = copies.iter().map(|copy| format!("kv replica reset {copy}")).collect();
         let why = format!(
-            "this leader has lost data: {detail}. Either stop both nodes and copy the replica's file to this leader, or, to \
-             throw the replica's copy away, stop the replica and remove its file"
+            "this leader has lost data: {detail}. Either stop it and a replica that holds the data, copy the replica's file \
+             to this leader's place, and start both; or throw away what it lost: {}",
+            resets.join("; ")
         );
         if self.duty() != Duty::Halted(why.clone()) {
             error!(shard = self.shard.name, detail = why, "leader lost data: it takes no writes");
         }
-        *self.duty.write() = Duty::Halted(why.clone());
+        self.enter_duty(Duty::Halted(why.clone()));
         // A refusal here means that the writer takes nothing anyway.
         let _ = self.writer.set_mode(Mode::Closed(why), Facts::default()).await;
     }
 
     /// A poll has shown that this leader lost data: closes the door at once, and wakes the task that leads.
     pub(super) fn halt_soon(&self, detail: &str) {
-        let mut duty = self.duty.write();
-        if *duty == Duty::Leading {
-            *duty = Duty::Halted(format!("this leader has lost data: {detail}"));
+        let mut held = self.duty.write();
+        if held.duty == Duty::Leading {
+            let duty = Duty::Halted(format!("this leader has lost data: {detail}"));
+            *held = Held { duty, since: self.around.clock.now() };
             self.halted.notify_one();
         }
     }

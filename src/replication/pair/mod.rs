@@ -9,8 +9,8 @@
 //! ```
 //!
 //! What is decided is in pure code: [`leader`] (what a poll means, what may leave the log), [`follower`] (what an answer
-//! means, how fresh the copy is) and [`opening`] (whether a node may lead). What is done stands in [`lead`], [`polls`], [`follow`]
-//! and [`receive`], and the two meet in [`Pair`].
+//! means, how fresh the copy is) and [`opening`] (whether a node may lead). What is done stands in [`lead`], [`polls`],
+//! [`follow`], [`receive`] and [`reset`], and the two meet in [`Pair`].
 
 pub mod follow;
 pub mod follower;
@@ -20,6 +20,7 @@ pub mod leader;
 pub mod opening;
 pub mod polls;
 pub mod receive;
+pub mod reset;
 pub mod wire;
 
 use std::sync::Arc;
@@ -97,7 +98,7 @@ pub struct Pair {
     pub writer: Handle,
     around: Surroundings,
     files: Arc<dyn Files>,
-    duty: RwLock<Duty>,
+    duty: RwLock<Held>,
     /// The shard's uid, once drawn or learnt (rule 1).
     uid: RwLock<Option<ShardUid>>,
     incarnation: Incarnation,
@@ -105,6 +106,15 @@ pub struct Pair {
     follower: Mutex<Follower>,
     /// Wakes the task that leads: a replica has shown that this leader lost data.
     halted: Notify,
+    /// What an operator asks of a replica.
+    resets: reset::Requests,
+}
+
+/// A duty, and since when the copy has it.
+#[derive(Debug)]
+struct Held {
+    duty: Duty,
+    since: Instant,
 }
 
 impl Pair {
@@ -114,31 +124,51 @@ impl Pair {
         let Opened { writer, leader, files, incarnation } = opened;
         let leads = around.map.leader_of(&shard).name == me.name;
         let follower = Follower::new(state.history.end() > Seq::ZERO);
+        let duty = if leads { Duty::Starting } else { Duty::Following };
+        let since = around.clock.now();
         Pair {
             shard,
             me,
             writer,
             around,
             files,
-            duty: RwLock::new(if leads { Duty::Starting } else { Duty::Following }),
+            duty: RwLock::new(Held { duty, since }),
             uid: RwLock::new(state.shard_uid),
             incarnation,
             leader,
             follower: Mutex::new(follower),
             halted: Notify::new(),
+            resets: reset::Requests::default(),
         }
     }
 
     /// What the copy is doing.
     #[must_use]
     pub fn duty(&self) -> Duty {
-        self.duty.read().clone()
+        self.duty.read().duty.clone()
+    }
+
+    /// Since when it has been doing that, whatever its reasons.
+    #[must_use]
+    pub fn duty_since(&self) -> Instant {
+        self.duty.read().since
+    }
+
+    /// Takes up a duty; true when it had another.
+    fn enter_duty(&self, duty: Duty) -> bool {
+        let mut held = self.duty.write();
+        let is_new = std::mem::discriminant(&held.duty) != std::mem::discriminant(&duty);
+        if is_new {
+            held.since = self.around.clock.now();
+        }
+        held.duty = duty;
+        is_new
     }
 
     /// Whether it takes writes and answers for the shard.
     #[must_use]
     pub fn is_leading(&self) -> bool {
-        *self.duty.read() == Duty::Leading
+        self.duty.read().duty == Duty::Leading
     }
 
     /// Where polls and snapshots are counted, and the shard's place there.
@@ -167,6 +197,12 @@ impl Pair {
     #[must_use]
     pub fn follow_state(&self) -> FollowState {
         self.follower.lock().state().clone()
+    }
+
+    /// Since when; none when it has not done anything else since it started.
+    #[must_use]
+    pub fn follow_since(&self) -> Option<Instant> {
+        self.follower.lock().since()
     }
 
     /// Whether the copy was ever whole: until then it serves nothing.

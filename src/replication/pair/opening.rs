@@ -25,19 +25,28 @@ pub enum Opening {
         /// Copies that did not answer: what they hold is not known.
         silent: Vec<NodeName>,
     },
-    /// A copy holds what this node's file does not: an operator decides.
-    LostData(String),
+    /// Copies hold what this node's file does not: an operator decides.
+    LostData {
+        /// All that do.
+        copies: Vec<NodeName>,
+        /// What the first of them holds.
+        detail: String,
+    },
 }
 
 /// Holds the copies' answers against what this node holds. `answers` has a row per copy, none for a silent one.
 #[must_use]
 pub fn judge(mine: Mine<'_>, answers: &BTreeMap<NodeName, Option<Holding>>) -> Opening {
+    let mut lost = Vec::new();
     for (name, answer) in answers {
         let Some(holding) = answer else { continue };
         let copy = PollFacts { from: name, shard_uid: holding.shard_uid, cursor: holding.cursor.as_ref() };
         if let Verdict::LostData(detail) = leader::judge(copy, mine) {
-            return Opening::LostData(detail);
+            lost.push((name.clone(), detail));
         }
+    }
+    if let Some((_, detail)) = lost.first().cloned() {
+        return Opening::LostData { copies: lost.into_iter().map(|(name, _)| name).collect(), detail };
     }
     let silent = answers.iter().filter(|(_, answer)| answer.is_none()).map(|(name, _)| name.clone());
     Opening::Lead { silent: silent.collect() }
@@ -81,12 +90,14 @@ mod tests {
 
     #[test]
     fn opening_with_an_empty_file_beside_a_copy_with_data_does_not_lead() {
-        assert!(matches!(judged(None, 0, &[holding(5, 9)]), Opening::LostData(_)));
+        let judged = judged(None, 0, &[holding(5, 9), None, holding(5, 8)]);
+        let Opening::LostData { copies, .. } = judged else { panic!("{judged:?}") };
+        assert_eq!(copies, [NodeName::new("A/1"), NodeName::new("A/3")]);
     }
 
     #[test]
     fn opening_with_an_old_backup_does_not_lead() {
-        assert!(matches!(judged(Some(5), 7, &[None, holding(5, 9)]), Opening::LostData(_)));
+        assert!(matches!(judged(Some(5), 7, &[None, holding(5, 9)]), Opening::LostData { .. }));
     }
 
     #[test]

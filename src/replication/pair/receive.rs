@@ -162,10 +162,10 @@ async fn commit(incoming: &Incoming, batch: Batch) -> Result<(), FollowState> {
 }
 
 /// Does disk work away from the threads that serve requests.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, FollowState> {
-    let stuck = |detail: String| FollowState::Stuck(format!("the snapshot cannot be written: {detail}"));
+    let stuck = |detail: String| FollowState::Stuck(format!("the new file cannot be written: {detail}"));
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| stuck(error.to_string())),
         Err(panic) => Err(stuck(panic.to_string())),

@@ -25,6 +25,11 @@ const SHARD: ShardIndex = ShardIndex(3);
 /// Below so many free bytes puts are refused.
 const MIN_FREE: u64 = 1000;
 
+/// Counters that nobody reads.
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new(&Labels::default()))
+}
+
 /// What the reply of an item will hold.
 type Reply<T> = oneshot::Receiver<Result<T, Refusal>>;
 
@@ -99,8 +104,7 @@ impl Bench {
 }
 
 fn writer(engine: &Arc<MemoryEngine>, clock: &Clock, upkeep: UpkeepSource) -> Writer {
-    let options =
-        Options { shard: SHARD, min_free_bytes: MIN_FREE, metrics: Arc::new(Metrics::new(&Labels::default())) };
+    let options = Options { shard: SHARD, min_free_bytes: MIN_FREE, metrics: metrics() };
     let engine: Arc<dyn Engine> = Arc::clone(engine) as Arc<dyn Engine>;
     let state = engine.state().unwrap();
     Writer::new(engine, &state, clock.clone(), options, upkeep)

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{Bench, answer, delete, entry, leading, log, put, set_mode, written};
 use crate::clock::Clock;
-use crate::metrics::{Labels, Metrics};
 use crate::storage::memory::{Failing, MemoryEngine};
 use crate::storage::writer::{Mode, Options, Refusal, Upkeep, Writer, spawn};
 use crate::storage::{Batch, Chunk, Engine, Entries, Error, State, Stats};
@@ -108,8 +107,7 @@ impl Engine for Panicking {
 #[tokio::test]
 async fn writer_that_panics_leaves_a_copy_that_says_it_has_failed() {
     let (engine, clock): (Arc<dyn Engine>, _) = (Arc::new(Panicking(MemoryEngine::new())), Clock::manual());
-    let options =
-        Options { shard: super::SHARD, min_free_bytes: 0, metrics: Arc::new(Metrics::new(&Labels::default())) };
+    let options = Options { shard: super::SHARD, min_free_bytes: 0, metrics: super::metrics() };
     let state = engine.state().unwrap();
     let writer = Writer::new(engine, &state, clock.clone(), options, Box::new(|_, _| Upkeep::default()));
     let (handle, thread) = spawn(writer).unwrap();
