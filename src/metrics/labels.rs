@@ -68,8 +68,7 @@ values!(
     }
 );
 
-/// The label values of one node, fixed for its life. Each list of codes begins with `ok`; what is not in a list
-/// counts as [`OTHER`].
+/// The label values of one node, fixed for its life. What is not in a list counts as [`OTHER`].
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     /// The shards of the map, by index.

@@ -22,6 +22,7 @@ mod frozen;
 mod leader_away;
 mod leaving;
 mod lost_leader;
+mod observed;
 mod outcome;
 mod prefix;
 mod restart;

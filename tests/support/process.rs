@@ -75,6 +75,8 @@ impl Drop for Watchdog {
 pub struct Node {
     args: Vec<String>,
     log: PathBuf,
+    /// `KV_LOG`; none: what the environment of the tests has.
+    log_filter: Option<&'static str>,
     watchdog: Arc<Watchdog>,
     child: Option<Child>,
 }
@@ -82,7 +84,13 @@ pub struct Node {
 impl Node {
     /// A node that does not run yet; `args` come after `kv`.
     pub fn new(args: Vec<String>, log: PathBuf, watchdog: Arc<Watchdog>) -> Node {
-        Node { args, log, watchdog, child: None }
+        Node { args, log, log_filter: None, watchdog, child: None }
+    }
+
+    /// The same with this `KV_LOG`.
+    pub fn log_filter(mut self, filter: Option<&'static str>) -> Node {
+        self.log_filter = filter;
+        self
     }
 
     /// Starts the process; its output is added to the log.
@@ -90,7 +98,8 @@ impl Node {
         assert!(!self.is_running(), "the node runs already: kv {}", self.args.join(" "));
         let mut log = OpenOptions::new().create(true).append(true).open(&self.log).expect("the log opens");
         writeln!(log, "---- kv {}", self.args.join(" ")).expect("the log takes a line");
-        let child = command(&self.args, log).spawn().expect("kv starts");
+        let child = command(&self.args, log).envs(self.log_filter.map(|filter| ("KV_LOG", filter))).spawn();
+        let child = child.expect("kv starts");
         self.watchdog.tell(&format!("+ {}", child.id()));
         self.child = Some(child);
     }
