@@ -41,7 +41,7 @@ TEXT
 
 # Whoever reads this may have gone; that is noticed by the trap on PIPE below.
 say() { printf '%s\n' "$*" 2>/dev/null; }
-complain() { printf 'launch.sh: %s\n' "$*" >&2 2>/dev/null; }
+complain() { printf 'launch.sh: %s\n' "$*" >&2 2>/dev/null; } # the order matters: only printf's own troubles vanish
 die() { complain "$@"; exit 1; }
 
 # A path as it can be typed in the directory where the user stands.
@@ -245,7 +245,7 @@ prepare_data() {
     for i in "${NODES[@]}"; do
         file=${FILES[i]}
         # The database, and what a node keeps beside it; nothing else in that directory is touched.
-        rm -f -- "$file" "$file.tmp" "$file.incoming" "$file.ledger" || die "$(shown "$file") cannot be removed"
+        rm -f -- "$file" "$file.new" "$file.incoming" "$file.ledger" || die "$(shown "$file") cannot be removed"
     done
     say "starting empty: the database files of these ${#NAMES[@]} nodes were removed"
 }

@@ -18,5 +18,6 @@ pub mod cluster;
 pub mod replication;
 pub mod store;
 pub mod api;
+pub mod descriptors;
 pub mod server;
 pub mod cli;

@@ -23,7 +23,8 @@ use tracing::{error, info, warn};
 
 use crate::api;
 use crate::clock::Clock;
-use crate::config::{Config, Node};
+use crate::config::{Config, Node, Settings, Topology};
+use crate::descriptors::connections_that_fit;
 use crate::metrics::Metrics;
 use crate::peer::pool::{PEER_PATH, PEER_UPGRADE, Tcp};
 use crate::random::Random;
@@ -85,7 +86,8 @@ pub fn run(options: Options) -> Result<(), Error> {
 async fn serve(options: Options) -> Result<(), Error> {
     let shutdown = shutdown_on_signal()?;
     let Options { config: Config { topology, settings }, node, db_location, config_path } = options;
-    let (topology, settings) = (Arc::new(topology), Arc::new(settings));
+    let connections_max = connections_that_fit(settings.connections_max, peer_connections(&topology, &node));
+    let (topology, settings) = (Arc::new(topology), Arc::new(Settings { connections_max, ..settings }));
     let me = topology.node(&node).ok_or_else(|| Error::UnknownNode(node.clone()))?.clone();
     let listener = bind(&me)?; // before the file: a second process on the address touches nothing
     let shard = topology.shard(me.shard).ok_or(Error::UnknownNode(node))?;
@@ -121,6 +123,14 @@ async fn serve(options: Options) -> Result<(), Error> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// Connections with other nodes when all are open: requests with every node, polls and snapshots with the shard's other
+/// copies, each both ways.
+fn peer_connections(topology: &Topology, me: &NodeName) -> usize {
+    let shard = topology.node(me).and_then(|node| topology.shard(node.shard));
+    let copies = shard.map_or(1, |shard| shard.copies.len());
+    2 * (topology.nodes().count() - 1) + 4 * (copies - 1)
 }
 
 fn bind(me: &Node) -> Result<TcpListener, Error> {

@@ -2,7 +2,7 @@
 //!
 //! | what | bound | at the bound |
 //! |---|---|---|
-//! | connections | `limits.connections_max` | new ones wait in the kernel's queue |
+//! | connections | `limits.connections_max`, and what the descriptors allow | new ones wait in the kernel's queue, and quiet ones make room: `super::slots` |
 //! | a head that arrives slowly, or not at all; idleness between requests | [`HEAD_WAIT_MAX`] | closed |
 //! | a head's size | `limits.header_bytes_max` and 64 KiB of path and query | `431`, `414` |
 //! | a body | its deadline and limits: `super::body` | `504`, `413`, `503` |
@@ -23,16 +23,16 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Response;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::util::MapResponse;
+use tower::util::{MapResponse, ServiceExt};
 
 use super::gather::{Direct, Gather};
+use super::slots::{Activity, Slots};
 use super::stall::Stalling;
 use crate::config::Settings;
 use crate::metrics::Metrics;
@@ -57,13 +57,14 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> usize {
-    let slots = Arc::new(Semaphore::new(settings.connections_max.min(Semaphore::MAX_PERMITS)));
+    let slots = Slots::new(settings.connections_max);
+    let mut accepts = true;
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     let http = protocol(settings);
     loop {
         let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
+            let slot = slots.acquire().await;
             (slot, listener.accept().await)
         };
         let (slot, accepted) = tokio::select! {
@@ -72,17 +73,31 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, http.clone(), router.clone(), shutdown.clone(), cut.clone());
+                accepts = true;
+                let activity = Arc::new(Activity::default());
+                let connection = connection(
+                    stream,
+                    http.clone(),
+                    router.clone(),
+                    Arc::clone(&activity),
+                    shutdown.clone(),
+                    cut.clone(),
+                );
                 let open = Open::begin(&metrics);
                 connections.spawn(async move {
-                    connection.await;
+                    tokio::select! {
+                        () = connection => {}
+                        () = slot.is_wanted_back(&activity) => {} // it has no request: dropping it loses nothing
+                    }
                     drop(open);
                     drop(slot);
                 });
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(detail = %error, "cannot accept connections; trying again in a moment");
+                if std::mem::take(&mut accepts) {
+                    tracing::warn!(detail = %error, "cannot accept connections; trying again until it works");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -132,6 +147,7 @@ async fn connection(
     stream: TcpStream,
     http: http1::Builder,
     router: Router,
+    activity: Arc<Activity>,
     shutdown: CancellationToken,
     cut: CancellationToken,
 ) {
@@ -139,14 +155,24 @@ async fn connection(
         tracing::debug!(detail = %error, "cannot set TCP_NODELAY");
     }
     let direct = Direct::default();
-    let stream = TokioIo::new(Gather::new(Stalling::new(stream, WRITE_STALL_MAX), direct.clone()));
+    let stream =
+        TokioIo::new(Gather::new(Stalling::new(stream, WRITE_STALL_MAX, Arc::clone(&activity)), direct.clone()));
     let service = MapResponse::new(router, move |response: Response| {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             direct.set();
         }
         response
     });
-    let connection = http.serve_connection(stream, TowerToHyperService::new(service)).with_upgrades();
+    let service = service_fn(move |request| {
+        let under_way = activity.request();
+        let answering = service.clone().oneshot(request);
+        async move {
+            let answer = answering.await;
+            drop(under_way);
+            answer
+        }
+    });
+    let connection = http.serve_connection(stream, service).with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

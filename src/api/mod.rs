@@ -39,6 +39,7 @@ mod operate;
 mod origin;
 mod params;
 mod routes;
+mod slots;
 mod stall;
 mod watch;
 #[cfg(test)]

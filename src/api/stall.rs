@@ -3,29 +3,34 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::slots::Activity;
+
 /// A stream that fails when a write has made no progress for a while. Reading is as before.
 #[derive(Debug)]
 pub(super) struct Stalling<S> {
     stream: S,
     patience: Duration,
+    activity: Arc<Activity>,
     /// Runs while a write waits.
     patience_left: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stalling<S> {
-    /// Gives writes `patience` between two signs of progress.
-    pub(super) fn new(stream: S, patience: Duration) -> Stalling<S> {
-        Stalling { stream, patience, patience_left: None }
+    /// Gives writes `patience` between two signs of progress, and says in `activity` when one waits.
+    pub(super) fn new(stream: S, patience: Duration, activity: Arc<Activity>) -> Stalling<S> {
+        Stalling { stream, patience, activity, patience_left: None }
     }
 
     /// Passes progress on, and turns a wait that lasts too long into an error.
     fn judge<T>(&mut self, poll: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.activity.write_waits(poll.is_pending());
         if poll.is_ready() {
             self.patience_left = None;
             return poll;
@@ -81,7 +86,7 @@ mod tests {
     #[tokio::test]
     async fn write_that_nobody_reads_fails_after_the_patience() {
         let (near, _far) = duplex(4);
-        let mut near = Stalling::new(near, Duration::from_millis(30));
+        let mut near = Stalling::new(near, Duration::from_millis(30), Arc::default());
         let error = near.write_all(b"more than four bytes").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -89,7 +94,7 @@ mod tests {
     #[tokio::test]
     async fn write_that_is_read_slowly_goes_on() {
         let (near, mut far) = duplex(1);
-        let mut near = Stalling::new(near, Duration::from_millis(200));
+        let mut near = Stalling::new(near, Duration::from_millis(200), Arc::default());
         let writing = tokio::spawn(async move { near.write_all(b"abcdef").await });
         for expected in b"abcdef" {
             sleep(Duration::from_millis(50)).await;

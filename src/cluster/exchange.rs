@@ -17,6 +17,8 @@ use crate::types::{ClusterUid, Epoch, ShardIndex};
 
 /// Between two rounds at most; jittered, so that nodes started together do not ask together.
 const ROUND: Duration = Duration::from_secs(1);
+/// The same while the cluster's uid is not known yet.
+const ROUND_WITHOUT_UID: Duration = Duration::from_millis(200);
 /// A node that has not answered in so long is down.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// Most shards in an answer.
@@ -104,15 +106,42 @@ pub async fn run(pool: Arc<Pool>, map: Arc<ClusterMap>, local: Arc<Local>, rando
     loop {
         let others = topology.nodes().filter(|node| node.name != local.name);
         // How each contact went is noted by the pool.
-        join_all(others.map(|node| ask(&pool, &map, &local, node, ANSWER_WAIT))).await;
-        tokio::time::sleep(random.jitter(ROUND, 0.7)).await;
+        let answers = join_all(others.map(|node| ask(&pool, &map, &local, node, ANSWER_WAIT))).await;
+        if draws_uid(&map, &local) && nobody_knows_a_uid(&answers) {
+            local.adopt(ClusterUid(random.id()));
+        }
+        let round = if local.cluster().is_some() { ROUND } else { ROUND_WITHOUT_UID };
+        tokio::time::sleep(random.jitter(round, 0.7)).await;
     }
+}
+
+/// Whether it is on this node to draw the cluster's uid: the leader of shard 0, while it knows none (rule 1).
+fn draws_uid(map: &ClusterMap, local: &Local) -> bool {
+    let leader = map.topology().shards.first().map(|shard| &map.leader_of(shard).name);
+    local.cluster().is_none() && leader == Some(&local.name)
+}
+
+/// Whether every other node has answered, and knows no uid. A silent one may know it: a leader that lost its disk while
+/// the others were away would make itself a stranger to its own cluster, and strangers stop nobody (rule 13). Until a uid
+/// is drawn, the cluster does without: nodes are accepted on their placement.
+fn nobody_knows_a_uid(answers: &[Result<Facts, CallError>]) -> bool {
+    answers.iter().all(|answer| matches!(answer, Ok(Facts { cluster: None, .. })))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::types::NodeName;
+
+    #[test]
+    fn uid_is_drawn_only_when_every_other_node_has_said_that_it_knows_none() {
+        let knows = |cluster: Option<u64>| Ok(Facts { cluster: cluster.map(ClusterUid), epochs: vec![] });
+        let silent = || Err(CallError::NotSent("away".into()));
+        assert!(nobody_knows_a_uid(&[]), "a node alone");
+        assert!(nobody_knows_a_uid(&[knows(None), knows(None)]));
+        assert!(!nobody_knows_a_uid(&[knows(None), silent()]), "a silent node may know it");
+        assert!(!nobody_knows_a_uid(&[knows(None), knows(Some(7))]));
+    }
 
     #[test]
     fn facts_come_back_from_their_bytes() {

@@ -214,11 +214,11 @@ const COPY: &[Shown<CopySeen>] = &[
     }),
 ];
 
-/// Counters that others keep; `_total` is added.
-/// A counter's name, help, and where it is read.
-type CopyCounter = (&'static str, &'static str, fn(&CopySeen) -> u64);
+/// A line of a table of counters: name, help, and what was counted of a `T`.
+type Counted<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const COPY_COUNTERS: &[CopyCounter] = &[
+/// Counters that others keep; `_total` is added.
+const COPY_COUNTERS: &[Counted<CopySeen>] = &[
     ("ostraca_cache_hits", "Pages that were found in memory", |copy| copy.cache.hits),
     ("ostraca_cache_misses", "Pages that were read from the disk", |copy| copy.cache.misses),
     ("ostraca_cache_evictions", "Pages that left memory for want of room", |copy| copy.cache.evictions),

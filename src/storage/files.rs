@@ -1,5 +1,6 @@
 //! A copy's files on a real disk: its own, and the one that a snapshot is received into.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,5 +36,15 @@ impl Files for RedbFiles {
     fn promote_incoming(&self) -> Result<(), Error> {
         let incoming = open::incoming_path(&self.path);
         open::replace(&incoming, &self.path).map_err(|error| Error::Failed(error.to_string()))
+    }
+
+    fn discard_incoming(&self) {
+        let incoming = open::incoming_path(&self.path);
+        match std::fs::remove_file(&incoming) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(file = %incoming.display(), detail = %error, "a broken-off snapshot cannot be removed; delete the file");
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 }

@@ -371,4 +371,6 @@ impl Files for MemoryFiles {
     fn promote_incoming(&self) -> Result<(), Error> {
         Ok(()) // whoever received it serves from it
     }
+
+    fn discard_incoming(&self) {} // gone with whoever received it
 }

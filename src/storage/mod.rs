@@ -269,4 +269,7 @@ pub trait Files: Send + Sync + std::fmt::Debug + 'static {
 
     /// Puts the incoming file in the place of the copy's own: rename, and sync the directory.
     fn promote_incoming(&self) -> Result<(), Error>;
+
+    /// Removes an incoming file that will not be completed, if there is one: its space may be wanted.
+    fn discard_incoming(&self);
 }

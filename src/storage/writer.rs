@@ -108,6 +108,8 @@ pub struct Writer {
     min_free_bytes: u64,
     metrics: Arc<Metrics>,
     upkeep: UpkeepSource,
+    /// The last commit took entries from the log; there may be more to take.
+    is_trimming: bool,
 }
 
 /// How a writer is set up.
@@ -166,7 +168,13 @@ impl Writer {
             min_free_bytes: options.min_free_bytes,
             metrics: options.metrics,
             upkeep,
+            is_trimming: false,
         }
+    }
+
+    /// Whether upkeep is left that an idle writer should not wait with.
+    fn has_upkeep_left(&self) -> bool {
+        self.is_trimming && !self.published.is_failed()
     }
 
     /// What it shows to readers.
@@ -296,6 +304,7 @@ impl Writer {
     fn commit(&mut self, mut plan: Plan) {
         plan.batch.apply_to = plan.batch.append.last().map(|last| last.entry.seq);
         self.plan_upkeep(&mut plan.batch);
+        self.is_trimming = plan.batch.trim.is_some();
         let result = if plan.batch.is_empty() { Ok(()) } else { self.measured_commit(&plan.batch) };
         match &result {
             Ok(()) => self.publish(&plan.batch),

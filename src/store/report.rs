@@ -255,6 +255,10 @@ fn replica_problem(shard: &str, end: u64, replica: &ReplicaStatus) -> String {
             "shard {shard}: replica {name} ({address}) does not poll and lacks {lag} of {end} entries; start it, or \
              look at its log"
         ),
+        ("given-up", _) => format!(
+            "shard {shard}: replica {name} ({address}) was given up on, for the queue was at its bound: nothing more is kept \
+             for it; start it, and it takes a snapshot by itself"
+        ),
         ("catching-up" | "snapshot", lag) => {
             format!("shard {shard}: replica {name} is {state} ({} entries to go)", lag.unwrap_or(end))
         }

@@ -39,6 +39,11 @@ fn filled() -> (Cluster, Vec<String>) {
         cluster.put_key(cluster.leader(1), key.as_bytes(), format!("value of {key}").as_bytes()).expect(201);
     }
     cluster.wait_converged();
+    // A young cluster spreads its uid first; what is lost here is lost by a grown one.
+    wait::until("every node knows the cluster's uid", || {
+        let uids: Vec<_> = cluster.all().map(|at| cluster.status(at)["cluster"].clone()).collect();
+        if uids.iter().all(|uid| uid.is_string() && *uid == uids[0]) { Ok(()) } else { Err(uids) }
+    });
     (cluster, keys)
 }
 
@@ -99,6 +104,43 @@ fn leader_that_began_anew_while_its_replica_was_away_stops_when_it_returns() {
     leader_refuses(&cluster, &keys[0]);
     replica_keeps(&cluster, &keys);
     assert_eq!(cluster.local(replica, new.as_bytes()), None, "nothing of the other history comes in");
+}
+
+/// The leader of shard 0 draws the cluster's uid. When it draws a new one because nobody answered it, it is a stranger to
+/// its own cluster from then on, and a stranger stops nobody: so it would go on acknowledging writes that no other node
+/// ever sees.
+#[test]
+fn leader_that_began_anew_while_everyone_was_away_splits_nothing_and_stops_when_they_return() {
+    let (cluster, keys) = filled();
+    let other = cluster.key(1, "lost-other");
+    cluster.put_key(cluster.leader(1), other.as_bytes(), b"v").expect(201);
+    cluster.wait_converged();
+    // Until the nodes have written down which cluster they belong to.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    cluster.all().for_each(|at| cluster.kill9(at));
+    cluster.wipe(cluster.leader(0));
+    // All start together after the loss of a disk, the others late. Nobody tells it which cluster it belongs to.
+    cluster.launch(cluster.leader(0));
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    cluster.all().filter(|at| *at != cluster.leader(0)).for_each(|at| cluster.launch(at));
+    cluster.wait_ready(cluster.leader(1));
+    cluster.wait_ready(cluster.replica(1));
+
+    let new = cluster.key(0, "lost-new");
+    wait::until("the leader stops taking writes", || {
+        let answer = cluster.put_key(cluster.leader(0), new.as_bytes(), b"new");
+        if answer.status == 503 { Ok(()) } else { Err(answer) }
+    });
+    replica_keeps(&cluster, &keys);
+    for at in [cluster.leader(1), cluster.replica(1)] {
+        assert_eq!(cluster.get_key(at, other.as_bytes(), "").expect(200).text(), "v", "other shards do not notice");
+        cluster.put_key(at, other.as_bytes(), b"v").expect(204);
+    }
+    cluster.put_key(cluster.leader(1), other.as_bytes(), b"w").expect(204);
+    wait::until("the other shard's replica still follows", || {
+        let seen = cluster.local(cluster.replica(1), other.as_bytes());
+        if seen == Some(b"w".to_vec()) { Ok(()) } else { Err(seen) }
+    });
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! A leader begins to lead: it asks its copies what they hold before its first write (rule 13), draws the uids that are
+//! A leader begins to lead: it asks its copies what they hold before its first write (rule 13), draws the uid if that is
 //! missing (rule 1), and stops when a replica shows that it has lost data.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -13,12 +13,11 @@ use super::leader::Mine;
 use super::opening::{self, Holding, Opening};
 use super::wire::Inspection;
 use super::{Duty, Held, Pair, inspect};
-use crate::cluster::exchange;
 use crate::config::Node;
 use crate::peer::CallError;
 use crate::storage::Role;
 use crate::storage::writer::{Facts, Mode};
-use crate::types::{ClusterUid, Epoch, NodeName, ShardIndex, ShardUid};
+use crate::types::{Epoch, NodeName, ShardUid};
 
 /// How long an opening leader waits for its copies (rule 13).
 const OPENING_WAIT: Duration = Duration::from_secs(2);
@@ -30,8 +29,6 @@ const QUESTION_PAUSE: Duration = Duration::from_millis(50);
 const HALTED_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at whether the cluster's uid is known and written down.
 const CLUSTER_UID_PAUSE: Duration = Duration::from_secs(1);
-/// The shard whose leader draws the cluster's uid.
-const UID_SHARD: ShardIndex = ShardIndex(0);
 
 impl Pair {
     /// Leads the shard, once nothing speaks against it, for as long as the node runs. When a replica shows later that
@@ -58,13 +55,13 @@ impl Pair {
         }
     }
 
-    /// Asks every copy what it holds, and, where the cluster's uid is to be drawn, every node for it.
+    /// Asks every copy what it holds.
     async fn ask_copies(&self) -> Vec<(NodeName, Option<Holding>)> {
         let copies = self.replicas().map(|node| async move {
             let holding = ask_until_heard(|| self.ask_holding(node)).await;
             (node.name.clone(), holding)
         });
-        join(join_all(copies), self.look_for_cluster_uid()).await.0
+        join_all(copies).await
     }
 
     /// Every other copy of the shard.
@@ -76,16 +73,6 @@ impl Pair {
         let (pool, map) = (&self.around.pool, &self.around.map);
         let Inspection { shard_uid, cursor, .. } = inspect::ask(pool, map, node, None, QUESTION_WAIT).await?;
         Ok(Holding { shard_uid, cursor })
-    }
-
-    /// The leader of shard 0 with a new file asks all nodes for the cluster's uid before it draws one.
-    async fn look_for_cluster_uid(&self) {
-        let (map, local, pool) = (&self.around.map, &self.around.local, &self.around.pool);
-        if self.shard.index != UID_SHARD || local.cluster().is_some() {
-            return;
-        }
-        let others = map.topology().nodes().filter(|node| node.name != local.name);
-        join_all(others.map(|node| ask_until_heard(|| exchange::ask(pool, map, local, node, QUESTION_WAIT)))).await;
     }
 
     /// Writes the cluster's uid down once it is known; ends then.
@@ -123,14 +110,10 @@ impl Pair {
             warn!(shard = self.shard.name, replica = %name, "a replica is silent: leading without knowing what it holds");
         }
         let uid = *self.uid.write().get_or_insert_with(|| ShardUid(self.around.random.id()));
-        let local = &self.around.local;
-        if self.shard.index == UID_SHARD && local.cluster().is_none() {
-            local.adopt(ClusterUid(self.around.random.id()));
-        }
         let epoch = self.epoch();
         let facts = Facts {
             shard_uid: Some(uid),
-            cluster_uid: local.cluster(),
+            cluster_uid: self.around.local.cluster(),
             epoch: Some(epoch.clone()),
             role: Some(Role::Leader),
         };

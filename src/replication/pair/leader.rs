@@ -2,8 +2,9 @@
 //!
 //! - The cursor in a poll is the acknowledgement, and only one on this leader's history acknowledges, holds entries in the
 //!   log, or counts for `KV-Acks` (rule 10).
-//! - The log is trimmed to the least cursor of the configured replicas that were ever seen; an unseen one pins nothing, a
-//!   snapshot under way pins its start, and beyond the queue's bound the furthest behind is given up on (rule 12).
+//! - The log is trimmed to the least cursor of the configured replicas that were ever seen; an unseen one pins nothing, nor
+//!   does one whose cursor the log no longer reaches: that one takes a snapshot. A snapshot under way pins its start. Beyond
+//!   the queue's bound the furthest behind is given up on, and a snapshot that holds the most ends (rule 12).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -117,7 +118,10 @@ impl Leader {
             let acknowledged = Some(poll.cursor.cloned());
             replica.dirty |= replica.cursor != acknowledged;
             replica.cursor = acknowledged;
-            replica.given_up = false;
+            let reached = replica.acknowledged();
+            if self.pins.get(poll.from).is_some_and(|pin| pin.seq <= reached) {
+                self.pins.remove(poll.from); // its snapshot has arrived: another replica may have its turn
+            }
         }
         verdict
     }
@@ -173,8 +177,10 @@ impl Leader {
             }
         }
         self.drop_lapsed_pins(now);
-        self.keep_queue_within(stats, bounds, end);
-        let up_to = self.least_needed(end);
+        if !self.keep_queue_within(stats, bounds, end) {
+            self.take_back(stats, now);
+        }
+        let up_to = self.least_needed(stats.log_start, end);
         let trim = (stats.log_start < up_to && stats.log_bytes > bounds.retain_bytes).then_some(Trim {
             up_to,
             keep_bytes: bounds.retain_bytes,
@@ -183,25 +189,56 @@ impl Leader {
         Upkeep { cursors, trim }
     }
 
-    /// Gives up on whoever holds the most, while the log is beyond its bound because of it.
-    fn keep_queue_within(&mut self, stats: &Stats, bounds: Bounds, end: Seq) {
-        let beyond = stats.log_bytes > bounds.queue_bytes_max || end.since(stats.log_start) > bounds.queue_entries_max;
-        if !beyond || stats.log_start < self.least_needed(end) {
-            return; // within bounds, or about to be trimmed
+    /// Gives up on whoever holds the most, while the queue is beyond its bound; false when it is within. What is retained
+    /// behind the cursors is no part of the queue.
+    fn keep_queue_within(&mut self, stats: &Stats, bounds: Bounds, end: Seq) -> bool {
+        let least = self.least_needed(stats.log_start, end);
+        let entries = end.since(least);
+        let is_all_queue = least <= stats.log_start;
+        let has_too_many_bytes = is_all_queue && stats.log_bytes > bounds.queue_bytes_max.max(bounds.retain_bytes);
+        if !has_too_many_bytes && entries <= bounds.queue_entries_max {
+            return false;
         }
-        self.pins.retain(|_, pin| pin.seq > stats.log_start);
+        self.pins.retain(|replica, pin| {
+            let stays = pin.seq > least;
+            if !stays {
+                tracing::warn!(%replica, entries, log_bytes = stats.log_bytes, "ended a snapshot: writes came so fast \
+                    meanwhile that the replication queue is at its bound; the replica begins again");
+            }
+            stays
+        });
         for (name, replica) in &mut self.replicas {
-            if replica.pins_log() && replica.acknowledged() <= stats.log_start {
-                tracing::warn!(replica = %name, lag_entries = end.since(replica.acknowledged()), "gave up on a replica: the \
-                    replication queue is at its bound; it will need a snapshot");
+            if replica.pins_log(stats.log_start) && replica.acknowledged() <= least {
+                tracing::warn!(replica = %name, lag_entries = entries, log_bytes = stats.log_bytes, "gave up on a replica: the \
+                    replication queue is at its bound, and nothing more is kept for it; when it is back it takes a \
+                    snapshot by itself (replication.queue_bytes_max, replication.queue_entries_max)");
                 replica.given_up = true;
+            }
+        }
+        true
+    }
+
+    /// The log is kept again for those that were given up on, are back, and are within reach of it. One that is away and
+    /// out of reach was given up on before this process began.
+    fn take_back(&mut self, stats: &Stats, now: Instant) {
+        for replica in self.replicas.values_mut() {
+            match (replica.is_away(now), replica.needs_snapshot(stats.log_start)) {
+                (false, false) => replica.given_up = false,
+                (true, true) => replica.given_up = true,
+                (true, false) | (false, true) => {}
             }
         }
     }
 
-    /// The last entry that nobody needs any more.
-    fn least_needed(&self, end: Seq) -> Seq {
-        let cursors = self.replicas.values().filter(|replica| replica.pins_log()).map(Replica::acknowledged);
+    /// Entries of the replication queue: those that a replica, or a snapshot under way, still needs.
+    #[must_use]
+    pub fn queue_entries(&self, log_start: Seq, end: Seq) -> u64 {
+        end.since(self.least_needed(log_start, end))
+    }
+
+    /// The last entry that nobody needs any more, of a log that begins after `log_start`.
+    fn least_needed(&self, log_start: Seq, end: Seq) -> Seq {
+        let cursors = self.replicas.values().filter(|replica| replica.pins_log(log_start)).map(Replica::acknowledged);
         let pins = self.pins.values().map(|pin| pin.seq);
         cursors.chain(pins).min().unwrap_or(end)
     }
@@ -224,9 +261,14 @@ impl Replica {
         seq_of(self.cursor.as_ref().and_then(Option::as_ref))
     }
 
-    /// Whether the log is kept for it.
-    fn pins_log(&self) -> bool {
-        self.cursor.is_some() && !self.given_up
+    /// Whether a log that begins after `log_start` is kept for it.
+    fn pins_log(&self, log_start: Seq) -> bool {
+        self.cursor.is_some() && !self.given_up && !self.needs_snapshot(log_start)
+    }
+
+    /// Whether a log that begins after `log_start` no longer reaches back to it: it takes a snapshot when it is back.
+    fn needs_snapshot(&self, log_start: Seq) -> bool {
+        self.cursor.is_some() && self.acknowledged() < log_start
     }
 
     /// Whether it polls.
@@ -269,145 +311,4 @@ fn uid_text(uid: Option<ShardUid>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Clock;
-    use crate::types::Incarnation;
-
-    const UID: Option<ShardUid> = Some(ShardUid(5));
-    const BOUNDS: Bounds = Bounds { retain_bytes: 100, queue_bytes_max: 1000, queue_entries_max: 50 };
-
-    fn name(text: &str) -> NodeName {
-        NodeName::new(text)
-    }
-
-    fn epoch() -> Epoch {
-        Epoch::first(name("A/0"))
-    }
-
-    fn history(end: u64) -> History {
-        let mut history = History::default();
-        for seq in 1..=end {
-            history.extend(&epoch(), Incarnation(1), Seq(seq));
-        }
-        history
-    }
-
-    fn cursor(seq: u64) -> Cursor {
-        Cursor { epoch: epoch(), incarnation: Incarnation(1), seq: Seq(seq) }
-    }
-
-    fn poll(leader: &mut Leader, from: &str, at: Option<Cursor>, end: u64, now: Instant) -> Verdict {
-        let (from, history, epoch) = (name(from), history(end), epoch());
-        let facts = PollFacts { from: &from, shard_uid: UID, cursor: at.as_ref() };
-        leader.poll(facts, Mine { shard_uid: UID, epoch: &epoch, history: &history }, now)
-    }
-
-    fn leader() -> Leader {
-        Leader::new([name("A/1"), name("A/2")], &[])
-    }
-
-    fn stats(log_start: u64, log_bytes: u64) -> Stats {
-        Stats { log_start: Seq(log_start), log_bytes, ..Stats::default() }
-    }
-
-    fn trimmed_to(leader: &mut Leader, end: u64, now: Instant) -> Option<u64> {
-        leader.upkeep(&stats(0, 500), BOUNDS, Seq(end), now).trim.map(|trim| trim.up_to.0)
-    }
-
-    #[test]
-    fn poll_on_history_acknowledges_and_is_written_down_once() {
-        let (mut leader, now) = (leader(), Clock::manual().now());
-        assert_eq!(poll(&mut leader, "A/1", Some(cursor(7)), 9, now), Verdict::After(Seq(7)));
-        assert_eq!((leader.acknowledged(Seq(7)), leader.acknowledged(Seq(8))), (1, 0));
-        let written = leader.upkeep(&stats(0, 0), BOUNDS, Seq(9), now).cursors;
-        assert_eq!(written, vec![(name("A/1"), Some(cursor(7)))]);
-        assert_eq!(leader.upkeep(&stats(0, 0), BOUNDS, Seq(9), now).cursors, vec![]);
-    }
-
-    #[test]
-    fn poll_beyond_the_end_is_lost_data_and_acknowledges_nothing() {
-        let (mut leader, now) = (leader(), Clock::manual().now());
-        assert!(matches!(poll(&mut leader, "A/1", Some(cursor(10)), 9, now), Verdict::LostData(_)));
-        assert_eq!(leader.acknowledged(Seq(1)), 0);
-    }
-
-    #[test]
-    fn poll_with_another_uid_is_lost_data_only_if_it_holds_data() {
-        let (mut leader, now, history, epoch, from) =
-            (leader(), Clock::manual().now(), history(9), epoch(), name("A/1"));
-        let mine = Mine { shard_uid: UID, epoch: &epoch, history: &history };
-        let other = Some(ShardUid(6));
-        let holding = cursor(3);
-        let facts = PollFacts { from: &from, shard_uid: other, cursor: Some(&holding) };
-        assert!(matches!(leader.poll(facts, mine, now), Verdict::LostData(_)));
-        assert_eq!(leader.poll(PollFacts { cursor: None, ..facts }, mine, now), Verdict::After(Seq::ZERO));
-    }
-
-    #[test]
-    fn poll_from_an_earlier_epoch_off_history_is_to_be_rewound() {
-        let (mut leader, now, from) = (leader(), Clock::manual().now(), name("A/1"));
-        let newer = Epoch { number: 2, leader: name("A/2") };
-        let mut history = history(5);
-        history.extend(&newer, Incarnation(9), Seq(6));
-        let ahead = cursor(8);
-        let facts = PollFacts { from: &from, shard_uid: UID, cursor: Some(&ahead) };
-        let mine = Mine { shard_uid: UID, epoch: &newer, history: &history };
-        assert_eq!(leader.poll(facts, mine, now), Verdict::OffHistory);
-    }
-
-    #[test]
-    fn poll_of_a_stranger_pins_nothing() {
-        let (mut leader, now) = (leader(), Clock::manual().now());
-        assert_eq!(poll(&mut leader, "B/1", None, 9, now), Verdict::NotOurs);
-        assert_eq!(trimmed_to(&mut leader, 9, now), Some(9));
-    }
-
-    #[test]
-    fn trim_goes_to_the_least_cursor_that_was_ever_seen() {
-        let (mut leader, now) = (leader(), Clock::manual().now());
-        assert_eq!(trimmed_to(&mut leader, 20, now), Some(20), "an unseen replica pins nothing");
-        poll(&mut leader, "A/1", Some(cursor(12)), 20, now);
-        assert_eq!(trimmed_to(&mut leader, 20, now), Some(12));
-        poll(&mut leader, "A/2", Some(cursor(4)), 20, now);
-        assert_eq!(trimmed_to(&mut leader, 20, now), Some(4));
-        poll(&mut leader, "A/2", None, 20, now);
-        assert_eq!(trimmed_to(&mut leader, 20, now), None, "a replica seen empty needs everything");
-    }
-
-    #[test]
-    fn trim_is_held_by_a_snapshot_until_it_lapses() {
-        let (mut leader, clock) = (leader(), Clock::manual());
-        assert!(leader.pin(&name("A/1"), 1, Seq(3), clock.now()));
-        assert_eq!(trimmed_to(&mut leader, 20, clock.now()), Some(3));
-        clock.advance(PIN_LAPSE / 2);
-        assert!(leader.touch_pin(&name("A/1"), 1, clock.now()));
-        clock.advance(PIN_LAPSE / 2);
-        assert_eq!(trimmed_to(&mut leader, 20, clock.now()), Some(3));
-        clock.advance(PIN_LAPSE);
-        assert!(!leader.touch_pin(&name("A/1"), 1, clock.now()));
-        assert_eq!(trimmed_to(&mut leader, 20, clock.now()), Some(20));
-    }
-
-    #[test]
-    fn pins_beyond_the_bound_are_refused_and_a_new_one_replaces_the_same_replicas() {
-        let now = Clock::manual().now();
-        let mut leader = Leader::new(["A/1", "A/2", "A/3"].map(name), &[]);
-        assert!(leader.pin(&name("A/1"), 1, Seq(3), now) && leader.pin(&name("A/2"), 2, Seq(3), now));
-        assert!(!leader.pin(&name("A/3"), 3, Seq(3), now));
-        assert!(leader.pin(&name("A/2"), 4, Seq(5), now));
-        assert!(!leader.touch_pin(&name("A/2"), 2, now));
-    }
-
-    #[test]
-    fn queue_at_its_bound_gives_up_on_the_furthest_behind_only() {
-        let (mut leader, now) = (leader(), Clock::manual().now());
-        poll(&mut leader, "A/1", Some(cursor(60)), 60, now);
-        poll(&mut leader, "A/2", Some(cursor(1)), 60, now);
-        assert_eq!(leader.upkeep(&stats(1, 500), BOUNDS, Seq(60), now).trim.map(|trim| trim.up_to), Some(Seq(60)));
-        let given_up: Vec<_> = leader.replicas().map(|(_, replica)| replica.given_up).collect();
-        assert_eq!(given_up, [false, true]);
-        poll(&mut leader, "A/2", Some(cursor(1)), 60, now);
-        assert!(leader.replicas().all(|(_, replica)| !replica.given_up), "it is back");
-    }
-}
+mod tests;

@@ -49,12 +49,34 @@ impl Pair {
 
     async fn try_receive_snapshot(&self) -> Result<(), FollowState> {
         self.enter(FollowState::Snapshot { records: 0 });
+        let received = self.try_receive().await;
+        if received.is_err() {
+            let files = Arc::clone(&self.files);
+            let _ = tokio::task::spawn_blocking(move || files.discard_incoming()).await; // the next one begins anew anyway
+        }
+        received
+    }
+
+    async fn try_receive(&self) -> Result<(), FollowState> {
         let incoming = self.begin_incoming().await?;
         let (counters, shard) = self.counters();
         counters.snapshots_received.inc([shard, SnapshotStep::Begun.index()]);
         let passed = self.receive_records(&incoming).await?;
         self.receive_log(&incoming, passed).await?;
         self.complete(incoming).await
+    }
+
+    /// Writes a part of the snapshot, unless it would use up the reserve that everybody else on this disk counts on.
+    async fn commit(&self, incoming: &Incoming, batch: Batch) -> Result<(), FollowState> {
+        let (engine, min) = (Arc::clone(&incoming.engine), self.around.settings.min_free_bytes);
+        blocking(move || match engine.free_bytes() {
+            Some(free) if free < min => Err(Error::Failed(format!(
+                "{free} bytes are free on the disk; storage.min_free_bytes is {min}; free some space, it begins again by \
+                 itself"
+            ))),
+            _ => engine.commit(&batch),
+        })
+        .await
     }
 
     async fn begin_incoming(&self) -> Result<Incoming, FollowState> {
@@ -94,7 +116,7 @@ impl Pair {
             counters.snapshot_bytes_received.add([shard], bytes_of(&records));
             after = records.last().map(|(key, _)| key.clone()).or(after);
             let install = records.into_iter().map(|(key, record)| (Space::Data, key, record)).collect();
-            commit(incoming, Batch { install, ..Batch::default() }).await?;
+            self.commit(incoming, Batch { install, ..Batch::default() }).await?;
             self.enter(FollowState::Snapshot { records: count });
             if last {
                 return Ok(at);
@@ -110,7 +132,7 @@ impl Pair {
             cluster_uid: self.around.local.cluster(),
             ..Batch::default()
         };
-        commit(incoming, adopt).await?;
+        self.commit(incoming, adopt).await?;
         let mut end = incoming.history.end();
         while end < passed {
             let body = NextLog { id: incoming.id, after: end }.encode();
@@ -129,7 +151,7 @@ impl Pair {
             }
             end = last.entry.seq;
             let batch = Batch { append, apply_to: Some(end), apply_rule: ApplyRule::IfNewer, ..Batch::default() };
-            commit(incoming, batch).await?;
+            self.commit(incoming, batch).await?;
         }
         Ok(())
     }
@@ -138,7 +160,7 @@ impl Pair {
     async fn complete(&self, incoming: Incoming) -> Result<(), FollowState> {
         let done =
             Batch { incoming: Some(false), epoch: Some(self.epoch()), role: Some(Role::Replica), ..Batch::default() };
-        commit(&incoming, done).await?;
+        self.commit(&incoming, done).await?;
         let files = Arc::clone(&self.files);
         blocking(move || files.promote_incoming()).await?;
         self.writer.swap(incoming.engine).await.map_err(|refusal| stuck(&refusal))?;
@@ -154,11 +176,6 @@ impl Pair {
         let answer = self.ask_leader(leader, Class::Bulk, kind, body, ANSWER_WAIT).await.map_err(away)?;
         SnapshotAnswer::decode(answer).map_err(|error| away(error.into()))
     }
-}
-
-async fn commit(incoming: &Incoming, batch: Batch) -> Result<(), FollowState> {
-    let engine = Arc::clone(&incoming.engine);
-    blocking(move || engine.commit(&batch)).await
 }
 
 /// Does disk work away from the threads that serve requests.

@@ -27,6 +27,9 @@ pub(super) const QUEUE_ITEMS_MAX: usize = 16 << 10;
 const QUEUE_BYTES_MAX: usize = 256 << 20;
 /// Idle time after which acknowledgements that came meanwhile are written down.
 const IDLE: Duration = Duration::from_secs(1);
+/// Idle time after which trimming goes on, which one commit does only a part of: the disk is given back soon, and a write
+/// that comes meanwhile waits for one short commit.
+const IDLE_TRIMMING: Duration = Duration::from_millis(5);
 
 /// The way to the writer: a bounded queue.
 #[derive(Debug, Clone)]
@@ -123,11 +126,11 @@ impl Handle {
 }
 
 impl Queue {
-    /// Waits for items, at most [`IDLE`]; none once the queue is closed and empty.
-    fn take(&self) -> Option<Vec<Item>> {
+    /// Waits for items, at most so long; none once the queue is closed and empty.
+    fn take(&self, wait: Duration) -> Option<Vec<Item>> {
         let mut state = self.state.lock();
         if state.items.is_empty() && !state.closed {
-            self.filled.wait_for(&mut state, IDLE);
+            self.filled.wait_for(&mut state, wait);
         }
         if state.items.is_empty() && state.closed {
             return None;
@@ -155,8 +158,10 @@ pub fn spawn(mut writer: Writer) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let handle = Handle { queue: Arc::default(), published: writer.published() };
     let closing = CloseOnDrop(handle.clone());
     let thread = std::thread::Builder::new().name(format!("writer-{}", writer.shard)).spawn(move || {
-        while let Some(items) = closing.0.queue.take() {
+        let mut wait = IDLE;
+        while let Some(items) = closing.0.queue.take(wait) {
             writer.run_once(items);
+            wait = if writer.has_upkeep_left() { IDLE_TRIMMING } else { IDLE };
         }
     })?;
     Ok((handle, thread))

@@ -1,0 +1,217 @@
+//! How many connections there may be, and which of them make room when there are nearly as many.
+//!
+//! A connection without a request costs a slot, and nothing else: so while slots are plenty it may stay, and when they are
+//! scarce it is closed, so that those with something to say are heard.
+//!
+//! | slots | a connection that has no request under way and says nothing |
+//! |---|---|
+//! | a quarter or more are free | stays (`listen::HEAD_WAIT_MAX` bounds it) |
+//! | less | is closed after [`QUIET_WAIT_SCARCE`] |
+//! | none, and the accept loop waits for one | is closed after [`QUIET_WAIT_NONE`] |
+//!
+//! A head that arrives byte by byte says nothing until it is whole.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::sleep;
+
+/// Patience while less than a quarter of the slots are free.
+const QUIET_WAIT_SCARCE: Duration = Duration::from_secs(5);
+/// Patience while none is free.
+const QUIET_WAIT_NONE: Duration = Duration::from_millis(500);
+/// Between two looks at a quiet connection while slots are scarce.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+
+/// All slots of a node.
+#[derive(Debug)]
+pub(super) struct Slots {
+    free: Arc<Semaphore>,
+    total: usize,
+    /// The accept loop waits for a slot.
+    is_waited_for: AtomicBool,
+    scarce: watch::Sender<bool>,
+}
+
+/// The place of one connection; free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    slots: Arc<Slots>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What a connection does, as far as its slot is concerned.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    /// Requests under way.
+    requests: AtomicUsize,
+    /// A write waits for the client.
+    is_writing: AtomicBool,
+    /// Grows with each request and each write.
+    deeds: AtomicU64,
+}
+
+impl Slots {
+    /// So many slots.
+    pub(super) fn new(total: usize) -> Arc<Slots> {
+        let total = total.min(Semaphore::MAX_PERMITS);
+        Arc::new(Slots {
+            free: Arc::new(Semaphore::new(total)),
+            total,
+            is_waited_for: AtomicBool::new(false),
+            scarce: watch::Sender::new(false),
+        })
+    }
+
+    /// A slot, once there is one.
+    pub(super) async fn acquire(self: &Arc<Self>) -> Slot {
+        let free = Arc::clone(&self.free);
+        let permit = match Arc::clone(&free).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                self.is_waited_for.store(true, Ordering::Relaxed);
+                let permit = free.acquire_owned().await.ok(); // never closed
+                self.is_waited_for.store(false, Ordering::Relaxed);
+                permit
+            }
+        };
+        self.reckon();
+        Slot { slots: Arc::clone(self), permit }
+    }
+
+    /// Tells connections whether slots are scarce, when that is news.
+    fn reckon(&self) {
+        let is_scarce = self.patience().is_some();
+        self.scarce.send_if_modified(|scarce| std::mem::replace(scarce, is_scarce) != is_scarce);
+    }
+
+    /// How long a quiet connection may stay; none: as far as slots are concerned, for ever.
+    fn patience(&self) -> Option<Duration> {
+        let are_plenty = self.free.available_permits() * 4 >= self.total;
+        let is_waited_for = self.is_waited_for.load(Ordering::Relaxed);
+        (!are_plenty).then_some(if is_waited_for { QUIET_WAIT_NONE } else { QUIET_WAIT_SCARCE })
+    }
+}
+
+impl Slot {
+    /// Returns when the connection should make room for others.
+    pub(super) async fn is_wanted_back(&self, activity: &Activity) {
+        let mut scarce = self.slots.scarce.subscribe();
+        loop {
+            if scarce.wait_for(|scarce| *scarce).await.is_err() {
+                return std::future::pending().await;
+            }
+            let (mut quiet, mut seen) = (Duration::ZERO, activity.deeds());
+            while let Some(patience) = self.slots.patience() {
+                if quiet >= patience {
+                    return;
+                }
+                sleep(LOOK_PAUSE).await;
+                let now = activity.deeds();
+                quiet = if activity.is_busy() || now != seen { Duration::ZERO } else { quiet + LOOK_PAUSE };
+                seen = now;
+            }
+            self.slots.reckon();
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.permit = None;
+        self.slots.reckon();
+    }
+}
+
+impl Activity {
+    /// A request is under way until what this returns is dropped.
+    pub(super) fn request(self: &Arc<Self>) -> UnderWay {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(self))
+    }
+
+    /// A write waits, or went on.
+    pub(super) fn write_waits(&self, waits: bool) {
+        self.is_writing.store(waits, Ordering::Relaxed);
+        if !waits {
+            self.deeds.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0 || self.is_writing.load(Ordering::Relaxed)
+    }
+
+    fn deeds(&self) -> u64 {
+        self.deeds.load(Ordering::Relaxed)
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(super) struct UnderWay(Arc<Activity>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.deeds.fetch_add(1, Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::timeout;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn quiet_connection_stays_while_slots_are_plenty() {
+        let slots = Slots::new(8);
+        let slot = slots.acquire().await;
+        assert!(timeout(HOUR, slot.is_wanted_back(&Activity::default())).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quiet_connection_makes_room_when_slots_are_scarce() {
+        let slots = Slots::new(4);
+        let mut taken = Vec::new();
+        for _ in 0..4 {
+            taken.push(slots.acquire().await);
+        }
+        let quiet = Activity::default();
+        timeout(QUIET_WAIT_SCARCE * 2, taken[0].is_wanted_back(&quiet)).await.unwrap();
+        taken.pop();
+        assert!(timeout(HOUR, taken[0].is_wanted_back(&quiet)).await.is_err(), "a quarter is free again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quiet_connection_makes_room_soon_when_someone_waits() {
+        let slots = Slots::new(1);
+        let slot = slots.acquire().await;
+        let next = tokio::spawn({
+            let slots = Arc::clone(&slots);
+            async move { drop(slots.acquire().await) }
+        });
+        tokio::task::yield_now().await;
+        timeout(QUIET_WAIT_NONE + LOOK_PAUSE * 2, slot.is_wanted_back(&Activity::default())).await.unwrap();
+        drop(slot);
+        next.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connection_with_a_request_or_an_answer_under_way_stays() {
+        let slots = Slots::new(1);
+        let slot = slots.acquire().await;
+        let activity = Arc::new(Activity::default());
+        let request = activity.request();
+        assert!(timeout(HOUR, slot.is_wanted_back(&activity)).await.is_err());
+        activity.write_waits(true);
+        drop(request);
+        assert!(timeout(HOUR, slot.is_wanted_back(&activity)).await.is_err());
+        activity.write_waits(false);
+        assert!(timeout(HOUR, slot.is_wanted_back(&activity)).await.is_ok());
+    }
+}
