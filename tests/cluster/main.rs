@@ -26,6 +26,7 @@ mod frozen;
 mod leader_away;
 mod leaving;
 mod lost_leader;
+mod observed;
 mod outcome;
 mod prefix;
 mod queue_bound;
