@@ -11,10 +11,10 @@ use crate::support::problem::well_formed;
 use crate::support::raw::Connection;
 use crate::support::{Cluster, Request, Spec, wait};
 
-/// The statuses of API.md; 500 is none that a request may bring about.
-const KNOWN: [u16; 27] = [
-    200, 201, 204, 206, 304, 307, 400, 401, 403, 404, 405, 409, 410, 412, 413, 414, 415, 416, 417, 421, 422, 426, 429,
-    431, 501, 503, 504,
+/// The statuses of API.md, and 101 for who asks to be a peer; 500 is none that a request may bring about.
+const KNOWN: [u16; 28] = [
+    101, 200, 201, 204, 206, 304, 307, 400, 401, 403, 404, 405, 409, 410, 412, 413, 414, 415, 416, 417, 421, 422, 426,
+    429, 431, 501, 503, 504,
 ];
 /// Memory that a node may hold beyond what it had after the first of the requests.
 const GROWTH_KIB_MAX: u64 = 150_000;
