@@ -74,7 +74,7 @@ fn not_leading(pair: &Pair) -> Error {
     }
     let detail = match pair.duty() {
         Duty::Starting => format!("shard {name} is starting: its leader asks its replicas what they hold"),
-        Duty::Halted(why) => why,
+        Duty::Halted(halt) => halt.to_string(),
         Duty::Leading => format!("shard {name} is starting"),
         Duty::Following => format!("this replica of shard {name} has no full copy yet"),
     };

@@ -17,6 +17,7 @@ pub mod view;
 mod forward;
 mod local;
 pub mod look;
+mod problems;
 mod report;
 mod route;
 mod serve;

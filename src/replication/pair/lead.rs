@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::leader::Mine;
 use super::opening::{self, Holding, Opening};
 use super::wire::Inspection;
-use super::{Duty, Held, Pair, inspect};
+use super::{Duty, Halt, Held, Pair, inspect};
 use crate::config::Node;
 use crate::peer::CallError;
 use crate::storage::Role;
@@ -126,7 +126,10 @@ impl Pair {
             }
             Err(refusal) => {
                 error!(shard = self.shard.name, detail = %refusal, "cannot lead: the store does not take it");
-                self.enter_duty(Duty::Halted(refusal.to_string()));
+                self.enter_duty(Duty::Halted(Halt {
+                    why: format!("the store does not let it lead: {refusal}"),
+                    next: "look into its log, put the disk right, and restart the node".into(),
+                }));
                 false
             }
         }
@@ -135,24 +138,28 @@ impl Pair {
     /// Stops taking writes: this leader's file lacks what these copies hold.
     async fn halt(&self, copies: &[NodeName], detail: &str) {
         let resets: Vec<String> = copies.iter().map(|copy| format!("kv replica reset {copy}")).collect();
-        let why = format!(
-            "this leader has lost data: {detail}. Either stop it and a replica that holds the data, copy the replica's file \
-             to this leader's place, and start both; or throw away what it lost: {}",
-            resets.join("; ")
-        );
-        if self.duty() != Duty::Halted(why.clone()) {
-            error!(shard = self.shard.name, detail = why, "leader lost data: it takes no writes");
+        let halt = Halt {
+            why: format!("this leader has lost data: {detail}"),
+            next: format!(
+                "stop it and a replica that holds the data, copy the replica's file to this leader's place, and start both; \
+                 or throw away what it lost: {}",
+                resets.join("; ")
+            ),
+        };
+        if self.duty() != Duty::Halted(halt.clone()) {
+            error!(shard = self.shard.name, detail = %halt, "leader lost data: it takes no writes");
         }
-        self.enter_duty(Duty::Halted(why.clone()));
+        self.enter_duty(Duty::Halted(halt.clone()));
         // A refusal here means that the writer takes nothing anyway.
-        let _ = self.writer.set_mode(Mode::Closed(why), Facts::default()).await;
+        let _ = self.writer.set_mode(Mode::Closed(halt.to_string()), Facts::default()).await;
     }
 
     /// A poll has shown that this leader lost data: closes the door at once, and wakes the task that leads.
     pub(super) fn halt_soon(&self, detail: &str) {
         let mut held = self.duty.write();
         if held.duty == Duty::Leading {
-            let duty = Duty::Halted(format!("this leader has lost data: {detail}"));
+            let next = "the node is asking its replicas what they hold; kv status says more in a moment".into();
+            let duty = Duty::Halted(Halt { why: format!("this leader has lost data: {detail}"), next });
             *held = Held { duty, since: self.around.clock.now() };
             self.halted.notify_one();
         }

@@ -23,6 +23,7 @@ pub mod receive;
 pub mod reset;
 pub mod wire;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,10 +50,25 @@ pub enum Duty {
     Starting,
     /// It takes writes, in this incarnation.
     Leading,
-    /// It would lead and must not: the reason, and what decides.
-    Halted(String),
+    /// It would lead and must not.
+    Halted(Halt),
     /// It pulls from the leader.
     Following,
+}
+
+/// Why a copy that would lead must not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    /// The reason.
+    pub why: String,
+    /// What decides: for the operator to do.
+    pub next: String,
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.why, self.next)
+    }
 }
 
 /// What a pair needs of its node.

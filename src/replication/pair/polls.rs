@@ -59,7 +59,7 @@ impl Pair {
     fn judge_poll(&self, from: &NodeName, poll: &Poll) -> Result<(ShardUid, Verdict), PollAnswer> {
         let uid = match (self.duty(), self.uid()) {
             (Duty::Leading, Some(uid)) => uid,
-            (Duty::Halted(detail), _) => return Err(PollAnswer::LostData { detail }),
+            (Duty::Halted(halt), _) => return Err(PollAnswer::LostData { detail: halt.why }),
             (Duty::Starting | Duty::Leading | Duty::Following, _) => {
                 return Err(PollAnswer::NotLeading {
                     detail: format!("node {} does not lead shard {} (yet)", self.me.name, self.shard.name),
