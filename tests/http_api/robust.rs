@@ -151,12 +151,6 @@ fn generated(rng: &mut SmallRng) -> Vec<u8> {
     bytes
 }
 
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0) // 0 where there is no /proc
-}
-
 #[test]
 fn thousands_of_generated_requests_meet_documented_answers_and_a_living_node() {
     let seed = std::env::var("OSTRACA_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_120);
@@ -181,11 +175,11 @@ fn thousands_of_generated_requests_meet_documented_answers_and_a_living_node() {
             }
         }
         if number == total / 4 {
-            before = nodes.map(|at| resident_kib(cluster.pid(at)));
+            before = nodes.map(|at| cluster.resident_kib(at));
         }
     }
     for (at, before) in nodes.into_iter().zip(before) {
-        let after = resident_kib(cluster.pid(at));
+        let after = cluster.resident_kib(at);
         assert!(after < before + GROWTH_KIB_MAX, "{at:?} grew from {before} KiB to {after} KiB");
         let log = cluster.log(at);
         assert!(cluster.is_running(at) && !log.contains("panicked"), "seed {seed}: {log}");
