@@ -31,6 +31,7 @@ mod outcome;
 mod prefix;
 mod queue_bound;
 mod restart;
+mod size;
 mod snapshots;
 mod stopping;
 mod storm;

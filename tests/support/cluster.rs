@@ -245,6 +245,13 @@ impl Cluster {
         self.lock(at).pid()
     }
 
+    /// KiB of memory that a running node has resident; 0 where there is no `/proc` to ask.
+    pub fn resident_kib(&self, at: At) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid(at))).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+    }
+
     /// From its next start on, a node is started by this program.
     pub fn set_under(&self, at: At, under: &[&str]) {
         self.lock(at).set_under(under);
