@@ -91,10 +91,11 @@ impl Listener {
             Err(refusal) => {
                 let peers = &self.metrics.peers;
                 peers.refusals.inc([peers.index_of(&hello.from), refusal.code.index()]);
-                warn!(peer = %hello.from, code = refusal.code.name(), detail = refusal.detail, "refused a peer");
+                self.contacts.note_refused(&hello.from, &refusal);
                 let _ = framed.send(Frame::Refuse(refusal).encode().head.slice(4..)).await; // it may have hung up
             }
             Ok(welcome) => {
+                self.contacts.note_welcomed(&hello.from);
                 self.contacts.note_addresses(&hello.from, self.local.addresses, hello.addresses, self.clock.now());
                 if framed.send(Frame::Welcome(welcome).encode().head.slice(4..)).await.is_ok() {
                     self.serve_requests(framed, service).await;

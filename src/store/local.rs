@@ -20,7 +20,7 @@ pub(super) async fn execute(pair: &Pair, clock: &Clock, call: &Call) -> Result<A
 
 fn read(pair: &Pair, clock: &Clock, key: &Key, consistency: Consistency) -> Result<Answer, Error> {
     let leads = pair.is_leading();
-    if !leads && (consistency == Consistency::Leader || !pair.had_full_copy() || pair.duty() != Duty::Following) {
+    if !leads && (consistency == Consistency::Leader || !pair.serves_any()) {
         return Err(not_leading(pair));
     }
     // The age is taken before the read: what is read may be newer, never older.

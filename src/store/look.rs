@@ -67,7 +67,7 @@ impl Store {
         let (stats, free_bytes, unclean) = stats.await.unwrap_or_default();
         let leads = pair.is_leading();
         let replicas = if leads { self.look_at_replicas(pair).await } else { Vec::new() };
-        let lacking = || replicas.iter().filter(|replica| replica.state != "given-up").filter_map(|r| r.lag_entries);
+        let queue_entries = pair.with_leader(|leader| leader.queue_entries(stats.log_start, end));
         let (writer_items, writer_bytes) = pair.writer.waiting();
         CopySeen {
             shard: pair.shard.name.clone(),
@@ -89,9 +89,9 @@ impl Store {
             end: end.0,
             log_entries: end.since(stats.log_start),
             log_bytes: stats.log_bytes,
-            queue_entries: leads.then(|| lacking().max().unwrap_or(0)),
+            queue_entries: leads.then_some(queue_entries),
             queue_entries_max: settings.queue_entries_max,
-            queue_bytes_max: settings.queue_bytes_max,
+            queue_bytes_max: settings.queue_bytes_max.max(settings.log_retain_bytes), // as the leader bounds it
             at_risk_entries: if leads && pair.shard.copies.len() > 1 {
                 let greatest = pair.with_leader(|leader| leader.replicas().map(|(_, r)| r.acknowledged()).max());
                 Some(end.since(greatest.unwrap_or_default()))

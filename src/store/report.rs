@@ -224,8 +224,8 @@ fn copy_of_key(copy: &Node, leader: &Node, found: Result<Inspection, CallError>,
 
 pub(super) fn duty_name(pair: &Pair) -> &'static str {
     match pair.duty() {
+        Duty::Leading | Duty::Starting if pair.writer.published().is_failed() => "failed",
         Duty::Starting => "starting",
-        Duty::Leading if pair.writer.published().is_failed() => "failed",
         Duty::Leading => "leading",
         Duty::Halted(_) => "halted",
         Duty::Following => pair.follow_state().name(),

@@ -13,7 +13,7 @@ use super::leader::Mine;
 use super::opening::{self, Holding, Opening};
 use super::wire::Inspection;
 use super::{Duty, Halt, Held, Pair, inspect};
-use crate::config::Node;
+use crate::config::{Node, StartAlone};
 use crate::peer::CallError;
 use crate::storage::Role;
 use crate::storage::writer::{Facts, Mode};
@@ -36,11 +36,13 @@ impl Pair {
     pub async fn lead(self: Arc<Self>) {
         let mut answers: BTreeMap<NodeName, Option<Holding>> = BTreeMap::new();
         loop {
+            answers.extend(self.shown.lock().take().map(|(name, holding)| (name, Some(holding))));
             for (name, heard) in self.ask_copies().await {
                 let known = answers.entry(name).or_insert(None);
                 *known = heard.or(known.take()); // what was heard once holds until it is heard otherwise
             }
             match self.judge_opening(&answers) {
+                Opening::Lead { silent } if self.must_wait_for(&silent) => sleep(HALTED_PAUSE).await,
                 Opening::Lead { silent } => {
                     if !self.begin_to_lead(&silent).await {
                         return; // the store has failed: nothing changes that but a restart
@@ -53,6 +55,23 @@ impl Pair {
                 }
             }
         }
+    }
+
+    /// Whether `start_alone` forbids to lead without these copies: it says `wait`, and a majority of the shard's copies,
+    /// this one included, cannot be had.
+    fn must_wait_for(&self, silent: &[NodeName]) -> bool {
+        let copies = self.shard.copies.len();
+        let waits = self.around.settings.start_alone == StartAlone::Wait && (copies - silent.len()) * 2 <= copies;
+        if waits {
+            let names: Vec<&str> = silent.iter().map(NodeName::as_str).collect();
+            warn!(
+                shard = self.shard.name,
+                silent = names.join(", "),
+                "start_alone = \"wait\": taking no writes before more copies answer; start them, or set \
+                 start_alone = \"lead\" and restart this node"
+            );
+        }
+        waits
     }
 
     /// Asks every copy what it holds.
@@ -77,7 +96,7 @@ impl Pair {
 
     /// Writes the cluster's uid down once it is known; ends then.
     pub async fn keep_cluster_uid(self: Arc<Self>) {
-        loop {
+        while !self.writer.published().is_failed() {
             sleep(CLUSTER_UID_PAUSE).await;
             let Some(uid) = self.around.local.cluster() else { continue };
             let facts = Facts { cluster_uid: Some(uid), ..Facts::default() };
@@ -126,10 +145,6 @@ impl Pair {
             }
             Err(refusal) => {
                 error!(shard = self.shard.name, detail = %refusal, "cannot lead: the store does not take it");
-                self.enter_duty(Duty::Halted(Halt {
-                    why: format!("the store does not let it lead: {refusal}"),
-                    next: "look into its log, put the disk right, and restart the node".into(),
-                }));
                 false
             }
         }
@@ -154,10 +169,12 @@ impl Pair {
         let _ = self.writer.set_mode(Mode::Closed(halt.to_string()), Facts::default()).await;
     }
 
-    /// A poll has shown that this leader lost data: closes the door at once, and wakes the task that leads.
-    pub(super) fn halt_soon(&self, detail: &str) {
+    /// A poll has shown that this leader lost data: closes the door at once, and wakes the task that leads. What it showed
+    /// counts as heard, for the copy that showed it may be out of reach when it is asked.
+    pub(super) fn halt_soon(&self, detail: &str, shown_by: (NodeName, Holding)) {
         let mut held = self.duty.write();
         if held.duty == Duty::Leading {
+            *self.shown.lock() = Some(shown_by);
             let next = "the node is asking its replicas what they hold; kv status says more in a moment".into();
             let duty = Duty::Halted(Halt { why: format!("this leader has lost data: {detail}"), next });
             *held = Held { duty, since: self.around.clock.now() };
