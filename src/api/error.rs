@@ -210,9 +210,11 @@ fn store_table(code: Code, later: &'static str) -> (StatusCode, &'static str, &'
             "The store failed",
             "look into the node's log, repair the disk, restart the node",
         ),
-        Code::DiskFull => {
-            (StatusCode::INSUFFICIENT_STORAGE, "The disk is full", "free space on the node's disk, or delete keys")
-        }
+        Code::DiskFull => (
+            StatusCode::INSUFFICIENT_STORAGE,
+            "The disk is full",
+            "free space on the node's disk; keys that are deleted make room in its file, which kv compact gives back",
+        ),
         Code::ForwardingLoop => (
             StatusCode::LOOP_DETECTED,
             "The request would have been passed on twice",

@@ -11,7 +11,7 @@ use super::asked::Asked;
 use super::controls;
 use super::error::Problem;
 use super::params::Accepts;
-use crate::store::view::{Check, Readiness};
+use crate::store::view::{Check, Readiness, Verdict};
 
 const LIVE: Accepts = Accepts { own: &[], controls: &[], not_built: &[] };
 const READY: Accepts = Accepts { own: &["for"], controls: &[], not_built: &["max_lag", "max_at_risk"] };
@@ -41,11 +41,15 @@ pub(super) fn ready(asked: &Asked<'_>) -> Result<Response, Problem> {
 
 fn render(checks: &[Check]) -> Response {
     let mut lines = String::new();
-    for Check { name, ok, detail } in checks {
-        let verdict = if *ok { "ok" } else { "FAILED" };
+    for Check { name, verdict, detail } in checks {
+        let verdict = match verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "WARNING",
+            Verdict::Failed => "FAILED",
+        };
         writeln!(lines, "{verdict} {name}: {detail}").unwrap_or_else(|_| unreachable!("a String takes all"));
     }
-    if checks.iter().all(|check| check.ok) {
+    if checks.iter().all(|check| check.verdict.passes()) {
         return answer::text(StatusCode::OK, lines);
     }
     let mut response = answer::text(StatusCode::SERVICE_UNAVAILABLE, lines);
@@ -58,21 +62,24 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    fn check(name: &str, ok: bool) -> Check {
-        Check { name: name.to_owned(), ok, detail: "why".to_owned() }
+    fn check(name: &str, verdict: Verdict) -> Check {
+        Check { name: name.to_owned(), verdict, detail: "why".to_owned() }
     }
 
     #[tokio::test]
     async fn health_one_failed_check_is_503_with_a_line_for_each() {
-        let response = render(&[check("role", true), check("disk", false)]);
+        let response = render(&[check("role", Verdict::Ok), check("disk", Verdict::Failed)]);
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()[RETRY_AFTER], "1");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "ok role: why\nFAILED disk: why\n");
     }
 
-    #[test]
-    fn health_all_well_is_200() {
-        assert_eq!(render(&[check("role", true)]).status(), 200);
+    #[tokio::test]
+    async fn health_well_or_with_a_warning_is_200() {
+        let response = render(&[check("role", Verdict::Ok), check("placement", Verdict::Warning)]);
+        assert_eq!(response.status(), 200);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "ok role: why\nWARNING placement: why\n");
     }
 }

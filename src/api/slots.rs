@@ -25,11 +25,20 @@ const QUIET_WAIT_NONE: Duration = Duration::from_millis(500);
 /// Between two looks at a quiet connection while slots are scarce.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
 
+/// How patient slots are with quiet connections; a test has less time.
+#[derive(Debug, Clone, Copy)]
+struct Waits {
+    scarce: Duration,
+    none: Duration,
+    look: Duration,
+}
+
 /// All slots of a node.
 #[derive(Debug)]
 pub(super) struct Slots {
     free: Arc<Semaphore>,
     total: usize,
+    waits: Waits,
     /// The accept loop waits for a slot.
     is_waited_for: AtomicBool,
     scarce: watch::Sender<bool>,
@@ -49,17 +58,22 @@ pub(super) struct Activity {
     requests: AtomicUsize,
     /// A write waits for the client.
     is_writing: AtomicBool,
-    /// Grows with each request and each write.
+    /// Grows with the end of each request and of each wait of a write.
     deeds: AtomicU64,
 }
 
 impl Slots {
     /// So many slots.
     pub(super) fn new(total: usize) -> Arc<Slots> {
+        Slots::with(total, Waits { scarce: QUIET_WAIT_SCARCE, none: QUIET_WAIT_NONE, look: LOOK_PAUSE })
+    }
+
+    fn with(total: usize, waits: Waits) -> Arc<Slots> {
         let total = total.min(Semaphore::MAX_PERMITS);
         Arc::new(Slots {
             free: Arc::new(Semaphore::new(total)),
             total,
+            waits,
             is_waited_for: AtomicBool::new(false),
             scarce: watch::Sender::new(false),
         })
@@ -91,7 +105,7 @@ impl Slots {
     fn patience(&self) -> Option<Duration> {
         let are_plenty = self.free.available_permits() * 4 >= self.total;
         let is_waited_for = self.is_waited_for.load(Ordering::Relaxed);
-        (!are_plenty).then_some(if is_waited_for { QUIET_WAIT_NONE } else { QUIET_WAIT_SCARCE })
+        (!are_plenty).then_some(if is_waited_for { self.waits.none } else { self.waits.scarce })
     }
 }
 
@@ -103,14 +117,15 @@ impl Slot {
             if scarce.wait_for(|scarce| *scarce).await.is_err() {
                 return std::future::pending().await;
             }
+            let look = self.slots.waits.look;
             let (mut quiet, mut seen) = (Duration::ZERO, activity.deeds());
             while let Some(patience) = self.slots.patience() {
                 if quiet >= patience {
                     return;
                 }
-                sleep(LOOK_PAUSE).await;
+                sleep(look).await;
                 let now = activity.deeds();
-                quiet = if activity.is_busy() || now != seen { Duration::ZERO } else { quiet + LOOK_PAUSE };
+                quiet = if activity.is_busy() || now != seen { Duration::ZERO } else { quiet + look };
                 seen = now;
             }
             self.slots.reckon();
@@ -132,10 +147,9 @@ impl Activity {
         UnderWay(Arc::clone(self))
     }
 
-    /// A write waits, or went on.
+    /// A write waits, or does not. Said at every look at the connection: only the end of a wait is a deed.
     pub(super) fn write_waits(&self, waits: bool) {
-        self.is_writing.store(waits, Ordering::Relaxed);
-        if !waits {
+        if self.is_writing.swap(waits, Ordering::Relaxed) && !waits {
             self.deeds.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -165,53 +179,59 @@ mod tests {
     use super::*;
     use tokio::time::timeout;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const LONG: Duration = Duration::from_millis(300);
+    const AT_LAST: Duration = Duration::from_secs(30);
 
-    #[tokio::test(start_paused = true)]
-    async fn quiet_connection_stays_while_slots_are_plenty() {
-        let slots = Slots::new(8);
-        let slot = slots.acquire().await;
-        assert!(timeout(HOUR, slot.is_wanted_back(&Activity::default())).await.is_err());
+    fn slots(total: usize, scarce_ms: u64, none_ms: u64) -> Arc<Slots> {
+        let (scarce, none) = (Duration::from_millis(scarce_ms), Duration::from_millis(none_ms));
+        Slots::with(total, Waits { scarce, none, look: Duration::from_millis(5) })
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
+    async fn quiet_connection_stays_while_slots_are_plenty() {
+        let slots = slots(8, 10, 10);
+        let slot = slots.acquire().await;
+        assert!(timeout(LONG, slot.is_wanted_back(&Activity::default())).await.is_err());
+    }
+
+    #[tokio::test]
     async fn quiet_connection_makes_room_when_slots_are_scarce() {
-        let slots = Slots::new(4);
+        let slots = slots(4, 20, 3_600_000);
         let mut taken = Vec::new();
         for _ in 0..4 {
             taken.push(slots.acquire().await);
         }
         let quiet = Activity::default();
-        timeout(QUIET_WAIT_SCARCE * 2, taken[0].is_wanted_back(&quiet)).await.unwrap();
+        timeout(AT_LAST, taken[0].is_wanted_back(&quiet)).await.unwrap();
         taken.pop();
-        assert!(timeout(HOUR, taken[0].is_wanted_back(&quiet)).await.is_err(), "a quarter is free again");
+        assert!(timeout(LONG, taken[0].is_wanted_back(&quiet)).await.is_err(), "a quarter is free again");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn quiet_connection_makes_room_soon_when_someone_waits() {
-        let slots = Slots::new(1);
+        let slots = slots(1, 3_600_000, 20);
         let slot = slots.acquire().await;
         let next = tokio::spawn({
             let slots = Arc::clone(&slots);
             async move { drop(slots.acquire().await) }
         });
         tokio::task::yield_now().await;
-        timeout(QUIET_WAIT_NONE + LOOK_PAUSE * 2, slot.is_wanted_back(&Activity::default())).await.unwrap();
+        timeout(AT_LAST, slot.is_wanted_back(&Activity::default())).await.unwrap();
         drop(slot);
         next.await.unwrap();
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn connection_with_a_request_or_an_answer_under_way_stays() {
-        let slots = Slots::new(1);
+        let slots = slots(1, 20, 20);
         let slot = slots.acquire().await;
         let activity = Arc::new(Activity::default());
         let request = activity.request();
-        assert!(timeout(HOUR, slot.is_wanted_back(&activity)).await.is_err());
+        assert!(timeout(LONG, slot.is_wanted_back(&activity)).await.is_err());
         activity.write_waits(true);
         drop(request);
-        assert!(timeout(HOUR, slot.is_wanted_back(&activity)).await.is_err());
+        assert!(timeout(LONG, slot.is_wanted_back(&activity)).await.is_err());
         activity.write_waits(false);
-        assert!(timeout(HOUR, slot.is_wanted_back(&activity)).await.is_ok());
+        assert!(timeout(AT_LAST, slot.is_wanted_back(&activity)).await.is_ok());
     }
 }

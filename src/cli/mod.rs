@@ -8,8 +8,11 @@ mod check;
 mod compact;
 mod completion;
 mod delete;
+mod diagnosis;
 mod exit;
 mod explain;
+#[cfg(test)]
+mod fixture;
 mod get;
 mod http;
 mod keys;
@@ -24,6 +27,7 @@ mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;

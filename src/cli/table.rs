@@ -42,6 +42,24 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
+/// A time in milliseconds as a person reads it: its two largest units.
+pub(crate) fn duration(ms: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    let seconds = ms / 1000;
+    let mut units = UNITS.iter().skip_while(|(unit, _)| *unit > seconds.max(1));
+    let Some((large, name)) = units.next() else { return "0 s".to_owned() };
+    let rest = seconds % large;
+    match units.next() {
+        Some((small, smaller)) if rest >= *small => format!("{} {name} {} {smaller}", seconds / large, rest / small),
+        _ => format!("{} {name}", seconds / large),
+    }
+}
+
+/// `1 node`, `2 nodes`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +76,23 @@ mod tests {
             [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (16 << 20, "16.0 MiB"), (u64::MAX, "16777215.9 TiB")];
         for (bytes, expected) in cases {
             assert_eq!(size(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn duration_has_its_two_largest_units() {
+        let cases = [
+            (0, "0 s"),
+            (1999, "1 s"),
+            (60_000, "1 m"),
+            (192_000, "3 m 12 s"),
+            (3_600_000, "1 h"),
+            (3_661_000, "1 h 1 m"),
+            (90_000_000, "1 d 1 h"),
+            (86_460_000, "1 d"),
+        ];
+        for (ms, expected) in cases {
+            assert_eq!(duration(ms), expected, "{ms}");
         }
     }
 }

@@ -231,9 +231,11 @@ fn node(others: Vec<std::net::SocketAddr>, problems: &'static str) -> Stub {
             }),
             "GET /admin/v1/status HTTP/1.1" => json!({
                 "node": "s0/0", "address": host, "version": "9", "cluster": "c", "placement": "0x1", "uptime_ms": 1,
-                "copies": [{"shard": "s0", "index": 0, "role": "leader", "state": "leading", "epoch": 1, "leader": "s0/0",
+                "placement_text": "p", "addresses": "0x2", "peers": [],
+                "copies": [{"shard": "s0", "index": 0, "role": "leader", "state": "leading", "since_ms": 1, "epoch": 1, "leader": "s0/0",
                     "end": 4, "keys": 3, "bytes": 2048, "log_bytes": 1, "stale_ms": 0, "replicas": []}],
-                "problems": if problems.is_empty() { json!([]) } else { json!([problems]) }, "a later field": 7
+                "problems": if problems.is_empty() { json!([]) } else { json!([{"code": "x",
+                    "what": problems, "since_ms": 192_000, "next": "do something"}]) }, "a later field": 7
             }),
             other => panic!("{other}"),
         };
@@ -257,7 +259,7 @@ fn status_problem_of_a_node_ends_with_one() {
     let done = kv(&stub.url(), &["status"]).unwrap();
     assert_eq!(done.exit.code(), 1);
     assert!(text(&done).starts_with("NOT healthy: 1 problem in"), "{}", text(&done));
-    assert!(text(&done).contains("  - s0/0: the disk is nearly full\n"));
+    assert!(text(&done).contains("  - s0/0: the disk is nearly full (for 3 m 12 s)\n    next: do something\n"));
 }
 
 #[test]

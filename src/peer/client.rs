@@ -23,6 +23,10 @@ use super::message::{Hello, Refusal, Request, Status, Welcome};
 /// Requests under way on one connection; the next one is refused, not queued.
 const PENDING_MAX: usize = 8192;
 
+/// A peer that has said nothing for so long, though a request waits, is taken for gone; a caller with less patience says
+/// nothing about the peer, and must not break off what others wait for.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -197,7 +201,9 @@ impl Connection {
             Wait::Lost => Err(CallError::Lost("the connection broke before the answer".into())),
             Wait::Over if passage.abandon() => Err(CallError::NotSent("the peer took no bytes in time".into())),
             Wait::Over => {
-                self.close_if_silent_since(heard_before);
+                if patience.answer.min(patience.total) >= SILENCE {
+                    self.close_if_silent_since(heard_before);
+                }
                 Err(CallError::TimedOut("no answer in time".into()))
             }
         }

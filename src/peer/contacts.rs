@@ -63,9 +63,17 @@ const TURNED_AWAY_MAX: usize = 256;
 pub struct Contacts {
     nodes: Mutex<BTreeMap<NodeName, Entry>>,
     /// Nodes whose addresses or replica lists differ from ours (rule 16: a warning, not a refusal).
-    drifted: Mutex<BTreeMap<NodeName, u64>>,
+    drifted: Mutex<BTreeMap<NodeName, Drift>>,
     /// Nodes that this one refused, and why. At most [`TURNED_AWAY_MAX`].
     turned_away: Mutex<BTreeMap<NodeName, RefusalCode>>,
+}
+
+/// A node whose file names other nodes or addresses than ours.
+#[derive(Debug, Clone, Copy)]
+struct Drift {
+    /// Fingerprint of what it names.
+    theirs: u64,
+    since: Instant,
 }
 
 impl Contacts {
@@ -129,40 +137,64 @@ impl Contacts {
         self.drifted.lock().contains_key(node)
     }
 
+    /// The last contact with every node that there was one with, and since when it has been so.
+    #[must_use]
+    pub fn all(&self) -> Vec<(NodeName, Contact, Instant)> {
+        let nodes = self.nodes.lock();
+        nodes.iter().map(|(node, entry)| (node.clone(), entry.contact.clone(), entry.since)).collect()
+    }
+
     /// Enters that a node's file names other nodes or addresses than ours, and logs it once per difference.
-    pub fn note_addresses(&self, node: &NodeName, ours: u64, theirs: u64) {
+    pub fn note_addresses(&self, node: &NodeName, ours: u64, theirs: u64, now: Instant) {
         let mut drifted = self.drifted.lock();
+        let before = drifted.get(node).copied();
         if ours == theirs {
             if drifted.remove(node).is_some() {
                 info!(peer = %node, "peer's sharding.toml names the same nodes as ours again");
             }
-        } else if drifted.insert(node.clone(), theirs) != Some(theirs) {
+        } else if before.is_none_or(|drift| drift.theirs != theirs) {
             warn!(peer = %node, "peer's sharding.toml names other nodes or addresses than ours: bring the files together");
+            let since = before.map_or(now, |drift| drift.since);
+            drifted.insert(node.clone(), Drift { theirs, since });
         }
     }
 
-    /// What is wrong between this node and others, a sentence each.
+    /// Nodes whose files name other nodes or addresses than ours, and since when that has been seen.
     #[must_use]
-    pub fn problems(&self) -> Vec<String> {
-        let nodes = self.nodes.lock();
-        let refused = nodes.values().filter_map(|entry| match &entry.contact {
-            Contact::Refused(refusal) => Some(format!("{}: {}", refusal_title(refusal.code), refusal.detail)),
-            Contact::Up | Contact::Down(_) => None,
-        });
-        let drifted = self.drifted.lock();
-        let differ = drifted.keys().map(|node| {
-            format!("node {node} has a sharding.toml that names other nodes or addresses: bring the files together")
-        });
-        refused.chain(differ).collect()
+    pub fn drifted(&self) -> Vec<(NodeName, Instant)> {
+        self.drifted.lock().iter().map(|(node, drift)| (node.clone(), drift.since)).collect()
     }
 }
 
-fn refusal_title(code: RefusalCode) -> &'static str {
-    match code {
-        RefusalCode::TopologyMismatch => "topology mismatch",
-        RefusalCode::Stranger => "another cluster's node",
-        RefusalCode::WrongNode => "wrong node at an address",
-        RefusalCode::Version => "no common peer protocol",
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn contact_keeps_its_beginning_while_it_says_the_same() {
+        let (clock, contacts, node) = (Clock::manual(), Contacts::default(), NodeName::new("A/1"));
+        let start = clock.now();
+        let down = |detail: &str| Contact::Down(detail.into());
+        contacts.note(&node, down("refused"), clock.now());
+        clock.advance(Duration::from_secs(5));
+        contacts.note(&node, down("timed out"), clock.now());
+        assert_eq!(contacts.all(), [(node.clone(), down("timed out"), start)]);
+        contacts.note(&node, Contact::Up, clock.now());
+        assert_eq!(contacts.of(&node), Some((Contact::Up, clock.now())));
+    }
+
+    #[test]
+    fn drift_keeps_its_beginning_and_ends_when_the_files_agree() {
+        let (clock, contacts, node) = (Clock::manual(), Contacts::default(), NodeName::new("A/1"));
+        let start = clock.now();
+        for theirs in [2, 2, 3] {
+            contacts.note_addresses(&node, 1, theirs, clock.now());
+            clock.advance(Duration::from_secs(1));
+        }
+        assert_eq!(contacts.drifted(), [(node.clone(), start)]);
+        contacts.note_addresses(&node, 1, 1, clock.now());
+        assert_eq!(contacts.drifted(), []);
     }
 }
 

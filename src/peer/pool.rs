@@ -203,7 +203,7 @@ impl Pool {
         let stream = upgrade(stream, node).await?;
         let (connection, welcome) = Connection::open(stream, self.local.hello(&node.name, class)).await?;
         self.local.meet(&welcome.name, welcome.cluster).map_err(CallError::Refused)?;
-        self.contacts.note_addresses(&node.name, self.local.addresses, welcome.addresses);
+        self.contacts.note_addresses(&node.name, self.local.addresses, welcome.addresses, self.clock.now());
         Ok(connection)
     }
 

@@ -19,6 +19,7 @@ use super::contacts::Contacts;
 use super::frame::{Frame, cutter};
 use super::local::Local;
 use super::message::{Hello, Request, Status};
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// A caller that has not introduced itself in so long is hung up on.
@@ -66,6 +67,8 @@ pub struct Listener {
     pub contacts: Arc<Contacts>,
     /// Where refusals are counted.
     pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Clock,
     /// Every request that is being served.
     pub tasks: TaskTracker,
     /// Ends every connection: no new request is read.
@@ -93,7 +96,7 @@ impl Listener {
             }
             Ok(welcome) => {
                 self.contacts.note_welcomed(&hello.from);
-                self.contacts.note_addresses(&hello.from, self.local.addresses, hello.addresses);
+                self.contacts.note_addresses(&hello.from, self.local.addresses, hello.addresses, self.clock.now());
                 if framed.send(Frame::Welcome(welcome).encode().head.slice(4..)).await.is_ok() {
                     self.serve_requests(framed, service).await;
                 }

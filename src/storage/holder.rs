@@ -51,7 +51,8 @@ fn parse(line: &str) -> Option<Lock> {
     Some(Lock { pid, device, inode: place.next()?.parse().ok()? })
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 

@@ -20,8 +20,7 @@ mod queue;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -42,14 +41,16 @@ pub struct Published {
     history: Mutex<History>,
     end: watch::Sender<Seq>,
     engine: arc_swap::ArcSwap<Arc<dyn Engine>>,
-    failed: AtomicBool,
+    clock: Clock,
+    /// Since when it has failed; set once.
+    failed: OnceLock<Instant>,
 }
 
 impl Published {
-    fn new(engine: Arc<dyn Engine>, history: History) -> Published {
+    fn new(engine: Arc<dyn Engine>, history: History, clock: Clock) -> Published {
         let end = watch::Sender::new(history.end());
         let engine = arc_swap::ArcSwap::from_pointee(engine);
-        Published { history: Mutex::new(history), end, engine, failed: AtomicBool::new(false) }
+        Published { history: Mutex::new(history), end, engine, clock, failed: OnceLock::new() }
     }
 
     /// The history as of the last durable entry.
@@ -84,12 +85,18 @@ impl Published {
     /// A commit has failed: nothing is written or offered until the process restarts (rule 9).
     #[must_use]
     pub fn is_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+        self.failed.get().is_some()
+    }
+
+    /// Since when.
+    #[must_use]
+    pub fn failed_since(&self) -> Option<Instant> {
+        self.failed.get().copied()
     }
 
     /// From here on it has failed; true when that is news.
     fn fail(&self) -> bool {
-        !self.failed.swap(true, Ordering::AcqRel)
+        self.failed.set(self.clock.now()).is_ok()
     }
 }
 
@@ -156,7 +163,7 @@ impl Writer {
     /// A writer for `engine`, closed until someone sets its mode.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, state: &State, clock: Clock, options: Options, upkeep: UpkeepSource) -> Writer {
-        let published = Arc::new(Published::new(Arc::clone(&engine), state.history.clone()));
+        let published = Arc::new(Published::new(Arc::clone(&engine), state.history.clone(), clock.clone()));
         Writer {
             engine,
             published,

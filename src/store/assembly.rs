@@ -128,11 +128,12 @@ impl Assembled {
     /// What serves peers' connections.
     #[must_use]
     pub fn listener(&self) -> Listener {
-        let Store { tasks, local, contacts, metrics, .. } = &*self.store;
+        let Store { tasks, local, contacts, metrics, clock, .. } = &*self.store;
         Listener {
             local: Arc::clone(local),
             contacts: Arc::clone(contacts),
             metrics: Arc::clone(metrics),
+            clock: clock.clone(),
             tasks: tasks.tracker(),
             stop: tasks.stop_token(),
         }

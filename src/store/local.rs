@@ -20,7 +20,7 @@ pub(super) async fn execute(pair: &Pair, clock: &Clock, call: &Call) -> Result<A
 
 fn read(pair: &Pair, clock: &Clock, key: &Key, consistency: Consistency) -> Result<Answer, Error> {
     let leads = pair.is_leading();
-    if !leads && (consistency == Consistency::Leader || !pair.had_full_copy() || pair.duty() != Duty::Following) {
+    if !leads && (consistency == Consistency::Leader || !pair.serves_any()) {
         return Err(not_leading(pair));
     }
     // The age is taken before the read: what is read may be newer, never older.
@@ -74,7 +74,7 @@ fn not_leading(pair: &Pair) -> Error {
     }
     let detail = match pair.duty() {
         Duty::Starting => format!("shard {name} is starting: its leader asks its replicas what they hold"),
-        Duty::Halted(why) => why,
+        Duty::Halted(halt) => halt.to_string(),
         Duty::Leading => format!("shard {name} is starting"),
         Duty::Following => format!("this replica of shard {name} has no full copy yet"),
     };
@@ -110,8 +110,10 @@ fn refused(pair: &Pair, refusal: Refusal) -> Error {
         Refusal::Overloaded => {
             Error::new(Code::Overloaded, refusal.to_string()).hint("nothing was written; write again more slowly")
         }
-        Refusal::DiskFull { .. } => Error::new(Code::DiskFull, refusal.to_string())
-            .hint("nothing was written, reads go on: free space on the leader's disk; deletes are still taken"),
+        Refusal::DiskFull { .. } => Error::new(Code::DiskFull, refusal.to_string()).hint(
+            "nothing was written, reads go on: free space on the leader's disk; deletes are still taken, \
+                   and `kv compact` of the stopped node gives their space back",
+        ),
         Refusal::OutOfOrder { .. } => Error::new(Code::Internal, refusal.to_string()),
         Refusal::Failed(error) => storage_failed(&error, Applied::No),
         Refusal::Unknown(error) => storage_failed(&error, Applied::Unknown),

@@ -17,6 +17,7 @@ pub mod view;
 mod forward;
 mod local;
 pub mod look;
+mod problems;
 mod report;
 mod route;
 mod serve;
@@ -35,7 +36,7 @@ use crate::cluster::ClusterMap;
 use crate::config::{Node, Settings, Shard};
 use crate::metrics::Metrics;
 use crate::peer::{Contacts, Local, Pool};
-use crate::replication::pair::{Duty, Pair};
+use crate::replication::pair::Pair;
 use crate::tasks::Tasks;
 use crate::types::{Key, ShardIndex, UnixMs};
 use forward::Forwarder;
@@ -146,7 +147,7 @@ impl Store {
             leader: self.map.leader_of(shard),
             copies: &shard.copies,
             leads_here: pair.is_some_and(|pair| pair.is_leading()),
-            serves_any_here: pair.is_some_and(|pair| pair.duty() == Duty::Following && pair.had_full_copy()),
+            serves_any_here: pair.is_some_and(|pair| pair.serves_any()),
         }
     }
 

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 
 use super::view::{
     Check, ClusterView, CopyOfKey, CopyStatus, Explanation, NodeStatus, NodeView, Readiness, ReplicaStatus, ShardView,
+    Verdict,
 };
 use super::{Code, Error, Store};
 use crate::clock::millis;
@@ -15,7 +16,7 @@ use crate::config::{Node, Shard};
 use crate::peer::CallError;
 use crate::replication::pair::leader::Replica;
 use crate::replication::pair::wire::{Inspect, Inspection, Lag};
-use crate::replication::pair::{Duty, Pair, inspect};
+use crate::replication::pair::{Duty, FollowState, Pair, inspect};
 use crate::types::{Key, Mutation};
 
 /// A copy that has not said in so long what it holds is reported as silent.
@@ -100,27 +101,30 @@ impl Store {
 
     /// `/admin/v1/status`: this node's copies, and what is wrong.
     pub async fn status(&self) -> NodeStatus {
-        let mut problems = self.contacts.problems();
         let mut copies = Vec::new();
         for pair in self.copies.values() {
-            let status = self.copy_status(pair).await;
-            problems.extend(copy_problems(pair, &status));
-            copies.push(status);
+            copies.push(self.copy_status(pair).await);
         }
+        let problems = self.problems(&copies);
         NodeStatus {
             node: self.me.name.to_string(),
             address: self.me.address.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             cluster: self.local.cluster().map(|uid| uid.to_string()),
             placement: format!("{:#018x}", self.local.placement),
+            placement_text: self.local.placement_text.clone(),
+            addresses: format!("{:#018x}", self.local.addresses),
             uptime_ms: millis(self.clock.now().saturating_duration_since(self.started)),
             copies,
+            peers: self.peers(),
             problems,
         }
     }
 
     async fn copy_status(&self, pair: &Pair) -> CopyStatus {
         let would_lead = pair.duty() != Duty::Following;
+        let now = self.clock.now();
+        let since = if would_lead { Some(pair.duty_since()) } else { pair.follow_since() };
         let (stats, epoch) = (pair.engine().stats().unwrap_or_default(), pair.epoch());
         let leader = self.map.leader_of(&pair.shard);
         CopyStatus {
@@ -128,13 +132,18 @@ impl Store {
             index: pair.shard.index.0,
             role: if would_lead { "leader" } else { "replica" }.into(),
             state: duty_name(pair).into(),
+            since_ms: since.map(|since| millis(now.saturating_duration_since(since))),
+            snapshot_records: match pair.follow_state() {
+                FollowState::Snapshot { records } if !would_lead => Some(records),
+                _ => None,
+            },
             epoch: epoch.number,
             leader: leader.address.to_string(),
             end: pair.writer.published().end().0,
             keys: stats.keys,
             bytes: stats.file_bytes,
             log_bytes: stats.log_bytes,
-            stale_ms: pair.stale(self.clock.now()).map(millis),
+            stale_ms: pair.stale(now).map(millis),
             replicas: if would_lead { self.replica_statuses(pair).await } else { Vec::new() },
         }
     }
@@ -158,15 +167,22 @@ impl Store {
                 lag_entries: lag.map(|lag| lag.entries),
                 lag_ms: lag.map(|lag| lag.ms),
                 state: if lost { "leader-lost-data" } else { replica_state(&replica, lag, snapshot, now) }.into(),
+                since_ms: self.silent_since(&replica, now).map(|since| millis(now.saturating_duration_since(since))),
             }
         });
         statuses.collect()
     }
 
+    /// Since when a replica has not polled; none while it polls.
+    fn silent_since(&self, replica: &Replica, now: Instant) -> Option<Instant> {
+        replica.is_away(now).then(|| replica.last_poll.unwrap_or(self.started))
+    }
+
     /// `/readyz`: whether this node can do what is asked about, a line per check.
     #[must_use]
     pub fn readiness(&self, question: Readiness) -> Vec<Check> {
-        self.copies.values().flat_map(|pair| [check_store(pair), check_duty(pair, question)]).collect()
+        let of_copies = self.copies.values().flat_map(|pair| [check_store(pair), check_duty(pair, question)]);
+        of_copies.chain([self.check_placement()]).collect()
     }
 
     /// `/livez`: whether a restart would help.
@@ -208,8 +224,8 @@ fn copy_of_key(copy: &Node, leader: &Node, found: Result<Inspection, CallError>,
 
 pub(super) fn duty_name(pair: &Pair) -> &'static str {
     match pair.duty() {
+        Duty::Leading | Duty::Starting if pair.writer.published().is_failed() => "failed",
         Duty::Starting => "starting",
-        Duty::Leading if pair.writer.published().is_failed() => "failed",
         Duty::Leading => "leading",
         Duty::Halted(_) => "halted",
         Duty::Following => pair.follow_state().name(),
@@ -227,56 +243,17 @@ pub(super) fn replica_state(replica: &Replica, lag: Option<&Lag>, snapshot: bool
     }
 }
 
-fn copy_problems(pair: &Pair, status: &CopyStatus) -> Vec<String> {
-    let mut problems = Vec::new();
-    let shard = &pair.shard.name;
-    if pair.writer.published().is_failed() {
-        problems.push(format!("shard {shard}: the store of {} has failed; restart the node", pair.me.name));
-    }
-    match pair.duty() {
-        Duty::Halted(why) => problems.push(format!("shard {shard}: {why}")),
-        Duty::Starting => problems.push(format!("shard {shard}: {} is starting and takes no writes yet", pair.me.name)),
-        Duty::Following => {
-            let state = pair.follow_state();
-            problems.extend(state.problem().map(|detail| format!("shard {shard}: replica {}: {detail}", pair.me.name)));
-        }
-        Duty::Leading => {}
-    }
-    let troubled = status.replicas.iter().filter(|replica| replica.state != "streaming");
-    problems.extend(troubled.map(|replica| replica_problem(shard, status.end, replica)));
-    problems
-}
-
-fn replica_problem(shard: &str, end: u64, replica: &ReplicaStatus) -> String {
-    let ReplicaStatus { name, address, state, .. } = replica;
-    match (state.as_str(), replica.lag_entries) {
-        ("unseen", _) => format!("shard {shard}: replica {name} ({address}) was never seen; start it"),
-        ("away", Some(lag)) => format!(
-            "shard {shard}: replica {name} ({address}) does not poll and lacks {lag} of {end} entries; start it, or \
-             look at its log"
-        ),
-        ("given-up", _) => format!(
-            "shard {shard}: replica {name} ({address}) was given up on, for the queue was at its bound: nothing more is kept \
-             for it; start it, and it takes a snapshot by itself"
-        ),
-        ("catching-up" | "snapshot", lag) => {
-            format!("shard {shard}: replica {name} is {state} ({} entries to go)", lag.unwrap_or(end))
-        }
-        (state, _) => format!("shard {shard}: replica {name} ({address}) is {state}"),
-    }
-}
-
 fn check_store(pair: &Pair) -> Check {
     let ok = !pair.writer.published().is_failed();
     let detail = if ok { "takes reads and writes" } else { "a commit failed: restart the node" };
-    Check { name: format!("store {}", pair.shard.name), ok, detail: detail.into() }
+    Check { name: format!("store {}", pair.shard.name), verdict: Verdict::of(ok), detail: detail.into() }
 }
 
 fn check_duty(pair: &Pair, question: Readiness) -> Check {
     let (can_do_its_role, detail) = match pair.duty() {
         Duty::Leading => (true, "leads".into()),
         Duty::Starting => (false, "starting: asks its replicas what they hold".into()),
-        Duty::Halted(why) => (false, why),
+        Duty::Halted(halt) => (false, halt.to_string()),
         Duty::Following if pair.had_full_copy() => {
             (true, format!("replica, {}, at seq {}", pair.follow_state().name(), pair.writer.published().end()))
         }
@@ -286,5 +263,5 @@ fn check_duty(pair: &Pair, question: Readiness) -> Check {
         Readiness::Role | Readiness::Reads => can_do_its_role,
         Readiness::Writes => pair.is_leading(),
     };
-    Check { name: format!("shard {}", pair.shard.name), ok, detail }
+    Check { name: format!("shard {}", pair.shard.name), verdict: Verdict::of(ok), detail }
 }

@@ -195,7 +195,7 @@ mod tests {
         })
         .unwrap();
         node.start();
-        while !node.store.readiness(Readiness::Writes).iter().all(|check| check.ok) {
+        while !node.store.readiness(Readiness::Writes).iter().all(|check| check.verdict.passes()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         node

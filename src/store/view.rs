@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::types::NodeName;
+
 /// `/v1/cluster`: the map as this node knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterView {
@@ -101,14 +103,71 @@ pub struct NodeStatus {
     pub version: &'static str,
     /// The cluster's uid.
     pub cluster: Option<String>,
-    /// Fingerprint of the placement.
+    /// Fingerprint of the placement that it reads; nodes with different ones refuse each other.
     pub placement: String,
+    /// The same in words.
+    pub placement_text: String,
+    /// Fingerprint of all nodes' names and addresses that it reads; nodes with different ones warn.
+    pub addresses: String,
     /// Milliseconds since the process started.
     pub uptime_ms: u64,
     /// Its copies; one in this profile.
     pub copies: Vec<CopyStatus>,
-    /// What is wrong, a sentence each, with what to do; empty when all is well.
-    pub problems: Vec<String>,
+    /// The other nodes that it has had to do with.
+    pub peers: Vec<PeerStatus>,
+    /// What is wrong, as this node sees it; empty when all is well.
+    pub problems: Vec<Problem>,
+}
+
+/// Another node, as this one sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: String,
+    /// `up`, `down` or `refused`, as in [`NodeView::state`].
+    pub state: String,
+    /// For how long it has been so, in milliseconds.
+    pub since_ms: Option<u64>,
+    /// Why.
+    pub detail: Option<String>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What kind of thing, for programs: `halted`, `store-failed`, `topology-mismatch`, `addresses-differ`,
+    /// `replica-away`, a state of a replica, ….
+    pub code: String,
+    /// The node that it is about.
+    pub about: Option<String>,
+    /// A sentence.
+    pub what: String,
+    /// For how long it has been so, in milliseconds; none when that is not known.
+    pub since_ms: Option<u64>,
+    /// What to do next; a command where one helps.
+    pub next: String,
+}
+
+impl Problem {
+    /// A problem about nobody in particular, since nobody knows when.
+    #[must_use]
+    pub fn new(code: &str, what: impl Into<String>, next: impl Into<String>) -> Problem {
+        Problem { code: code.to_owned(), about: None, what: what.into(), since_ms: None, next: next.into() }
+    }
+
+    /// Says which node it is about.
+    #[must_use]
+    pub fn about(mut self, node: &NodeName) -> Problem {
+        self.about = Some(node.to_string());
+        self
+    }
+
+    /// Says for how long it has been so, in milliseconds.
+    #[must_use]
+    pub fn since(mut self, ms: Option<u64>) -> Problem {
+        self.since_ms = ms;
+        self
+    }
 }
 
 /// A copy, as the node that holds it sees it.
@@ -120,8 +179,12 @@ pub struct CopyStatus {
     pub index: u32,
     /// `leader` or `replica`.
     pub role: String,
-    /// What it is doing: a leader is `leading`, `starting` or `halted`; a replica as [`ReplicaStatus::state`].
+    /// What it is doing: a leader is `leading`, `starting`, `halted` or `failed`; a replica as [`ReplicaStatus::state`].
     pub state: String,
+    /// For how long it has been doing that, in milliseconds; none: since it started.
+    pub since_ms: Option<u64>,
+    /// At a replica that receives a snapshot: records received so far.
+    pub snapshot_records: Option<u64>,
     /// The epoch's number.
     pub epoch: u64,
     /// Who leads it.
@@ -155,6 +218,8 @@ pub struct ReplicaStatus {
     pub lag_ms: Option<u64>,
     /// `streaming`, `catching-up`, `snapshot`, `away`, `unseen`, `given-up` or `leader-lost-data`.
     pub state: String,
+    /// For how long it has not polled, in milliseconds; none while it polls.
+    pub since_ms: Option<u64>,
 }
 
 /// `/admin/v1/replica/reset`: what a replica threw away.
@@ -208,7 +273,32 @@ pub struct Check {
     /// What was checked.
     pub name: String,
     /// Whether it is well.
-    pub ok: bool,
+    pub verdict: Verdict,
     /// What was found.
     pub detail: String,
+}
+
+/// What a check came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is well.
+    Ok,
+    /// Something is wrong that does not keep the node from its role.
+    Warning,
+    /// The node cannot do what was asked about.
+    Failed,
+}
+
+impl Verdict {
+    /// Well, or not.
+    #[must_use]
+    pub fn of(ok: bool) -> Verdict {
+        if ok { Verdict::Ok } else { Verdict::Failed }
+    }
+
+    /// Whether the node can do what was asked about.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        self != Verdict::Failed
+    }
 }

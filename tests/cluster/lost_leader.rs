@@ -162,3 +162,40 @@ fn replicas_file_copied_to_the_leader_heals() {
     cluster.wait_converged();
     assert_eq!(cluster.local(replica, keys[0].as_bytes()), Some(b"new".to_vec()));
 }
+
+#[test]
+fn leader_with_an_old_backup_takes_no_writes_while_its_replica_holds_more() {
+    let (cluster, keys) = filled();
+    let (leader, replica) = (cluster.leader(0), cluster.replica(0));
+    assert!(cluster.stop(leader).success());
+    let backup = cluster.directory().join("backup");
+    std::fs::copy(cluster.db_file(leader), &backup).unwrap();
+    cluster.restart(leader);
+    let later: Vec<String> = (0..30).map(|n| cluster.key(0, &format!("later-{n}"))).collect();
+    for key in &later {
+        cluster.put_key(cluster.leader(1), key.as_bytes(), format!("value of {key}").as_bytes()).expect(201);
+    }
+    cluster.wait_converged();
+    cluster.kill9(leader);
+    std::fs::copy(&backup, cluster.db_file(leader)).unwrap();
+    cluster.launch(leader);
+    wait::until("the leader answers", || {
+        crate::support::raw::send(cluster.address(leader), &crate::support::Request::get("/livez"))
+    });
+    leader_refuses(&cluster, &keys[0]);
+    replica_keeps(&cluster, &keys);
+    replica_keeps(&cluster, &later);
+    wait::until("the replica says what it found", || {
+        let status = cluster.status(replica).to_string();
+        if status.contains("leader-lost-data") { Ok(()) } else { Err(status) }
+    });
+    // The present file of the replica heals it; so would the leader's own.
+    assert!(cluster.stop(replica).success());
+    cluster.kill9(leader);
+    std::fs::copy(cluster.db_file(replica), cluster.db_file(leader)).unwrap();
+    cluster.restart(leader);
+    cluster.restart(replica);
+    cluster.put_key(cluster.leader(1), later[0].as_bytes(), b"new").expect(204);
+    cluster.wait_converged();
+    assert_eq!(cluster.local(replica, later[1].as_bytes()), Some(format!("value of {}", later[1]).into_bytes()));
+}

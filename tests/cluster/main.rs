@@ -13,6 +13,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod copies;
+mod crowds;
+mod damage;
+mod disk;
 mod drift;
 mod empty_disk;
 mod everywhere;
@@ -25,5 +29,11 @@ mod lost_leader;
 mod observed;
 mod outcome;
 mod prefix;
+mod queue_bound;
 mod restart;
+mod size;
+mod snapshots;
+mod stopping;
 mod storm;
+mod strangers;
+mod versions;

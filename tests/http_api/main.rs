@@ -29,6 +29,7 @@ mod methods;
 mod not_built;
 mod queue;
 mod redirect;
+mod robust;
 mod set;
 mod views;
 mod wire;

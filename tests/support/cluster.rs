@@ -235,6 +235,34 @@ impl Cluster {
         self.lock(at).wait_exit(wait::SOON)
     }
 
+    /// A signal; does not wait for what comes of it.
+    pub fn signal(&self, at: At, signal: Signal) {
+        self.lock(at).signal(signal);
+    }
+
+    /// The id of a running node's process.
+    pub fn pid(&self, at: At) -> u32 {
+        self.lock(at).pid()
+    }
+
+    /// KiB of memory that a running node has resident; 0 where there is no `/proc` to ask.
+    pub fn resident_kib(&self, at: At) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid(at))).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+    }
+
+    /// From its next start on, a node is started by this program.
+    pub fn set_under(&self, at: At, under: &[&str]) {
+        self.lock(at).set_under(under);
+    }
+
+    /// From its next start on, a node has its file here.
+    pub fn move_db(&self, at: At, db: &Path) {
+        let args = self.serve_args(at, &self.config_file(), db);
+        self.lock(at).set_args(args);
+    }
+
     /// SIGSTOP: the process neither runs nor dies; its kernel still takes connections.
     pub fn sigstop(&self, at: At) {
         self.lock(at).signal(Signal::STOP);

@@ -15,6 +15,7 @@
 
 pub mod address;
 pub mod cluster;
+pub mod disk;
 pub mod encode;
 pub mod fnv;
 pub mod problem;

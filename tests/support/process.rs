@@ -73,6 +73,8 @@ impl Drop for Watchdog {
 /// The command line of one node, and its process when it runs.
 #[derive(Debug)]
 pub struct Node {
+    /// A program and its arguments that starts `kv`, as `prlimit` does; empty: nothing does.
+    under: Vec<String>,
     args: Vec<String>,
     log: PathBuf,
     /// `KV_LOG`; none: what the environment of the tests has.
@@ -84,7 +86,22 @@ pub struct Node {
 impl Node {
     /// A node that does not run yet; `args` come after `kv`.
     pub fn new(args: Vec<String>, log: PathBuf, watchdog: Arc<Watchdog>) -> Node {
-        Node { args, log, log_filter: None, watchdog, child: None }
+        Node { under: Vec::new(), args, log, log_filter: None, watchdog, child: None }
+    }
+
+    /// From the next start on, this program starts it, by exec, so that the process is its own.
+    pub fn set_under(&mut self, under: &[&str]) {
+        self.under = under.iter().map(|part| (*part).to_owned()).collect();
+    }
+
+    /// From the next start on, these arguments.
+    pub fn set_args(&mut self, args: Vec<String>) {
+        self.args = args;
+    }
+
+    /// The id of the running process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node was started").id()
     }
 
     /// The same with this `KV_LOG`.
@@ -98,8 +115,8 @@ impl Node {
         assert!(!self.is_running(), "the node runs already: kv {}", self.args.join(" "));
         let mut log = OpenOptions::new().create(true).append(true).open(&self.log).expect("the log opens");
         writeln!(log, "---- kv {}", self.args.join(" ")).expect("the log takes a line");
-        let child = command(&self.args, log).envs(self.log_filter.map(|filter| ("KV_LOG", filter))).spawn();
-        let child = child.expect("kv starts");
+        let mut command = command(&self.under, &self.args, log);
+        let child = command.envs(self.log_filter.map(|filter| ("KV_LOG", filter))).spawn().expect("kv starts");
         self.watchdog.tell(&format!("+ {}", child.id()));
         self.child = Some(child);
     }
@@ -167,10 +184,12 @@ impl Drop for Node {
 }
 
 /// `kv` with these arguments; no settings from the environment reach it.
-pub fn command(args: &[String], log: File) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kv"));
+pub fn command(under: &[String], args: &[String], log: File) -> Command {
+    let kv = env!("CARGO_BIN_EXE_kv").to_owned();
+    let mut words = under.iter().chain([&kv]).chain(args);
+    let mut command = Command::new(words.next().expect("there is kv at least"));
     command
-        .args(args)
+        .args(words)
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a file can be shared"))
         .stderr(log)

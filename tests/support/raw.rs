@@ -239,7 +239,7 @@ impl Connection {
                 continue;
             }
             let mut answer = Response { status, headers, body: Vec::new(), informational };
-            if !is_head && status != 204 && status != 304 {
+            if !is_head && !matches!(status, 101 | 204 | 304) {
                 answer.body = self.body(&answer, deadline)?;
             }
             return Ok(answer);
@@ -328,6 +328,13 @@ impl Connection {
         let read = self.stream.read(&mut chunk)?;
         self.unread.extend_from_slice(&chunk[..read]);
         Ok(read)
+    }
+
+    /// Reads a frame of the peer protocol: four bytes of length, and so many bytes.
+    pub fn frame(&mut self) -> io::Result<Vec<u8>> {
+        let deadline = Instant::now() + ANSWER_WAIT;
+        let length: [u8; 4] = self.exactly(4, deadline)?.try_into().map_err(|_| malformed("no length", &[]))?;
+        self.exactly(u32::from_be_bytes(length) as usize, deadline)
     }
 
     /// Whether the server closes the connection within `bound`; what it sends before that is thrown away.

@@ -67,7 +67,7 @@ async fn store(address: SocketAddr, settings: Settings) -> Arc<Store> {
     });
     let node = node.unwrap();
     node.start();
-    while !node.store.readiness(Readiness::Writes).iter().all(|check| check.ok) {
+    while !node.store.readiness(Readiness::Writes).iter().all(|check| check.verdict.passes()) {
         tokio::task::yield_now().await;
     }
     Arc::clone(&node.store)

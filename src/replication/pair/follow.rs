@@ -35,6 +35,8 @@ impl Pair {
             return; // the store has failed: nothing changes that but a restart
         }
         self.enter_duty(Duty::Following);
+        let files = Arc::clone(&self.files);
+        let _ = tokio::task::spawn_blocking(move || files.discard_incoming()).await; // one that broke off with a process before
         let mut backoff = BACKOFF_FIRST;
         loop {
             self.maybe_reset().await;

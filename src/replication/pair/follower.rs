@@ -29,6 +29,8 @@ pub enum FollowState {
     },
     /// It cannot reach its leader, or nobody leads.
     Away(String),
+    /// Its leader reads a file that does not name it.
+    NotListed(String),
     /// Its leader has lost data that this copy holds (rule 13): it keeps it and waits for an operator.
     LeaderLostData(String),
     /// Its history left the leader's (rule 21): it keeps what it has.
@@ -47,6 +49,7 @@ impl FollowState {
             FollowState::CatchingUp => "catching-up",
             FollowState::Snapshot { .. } => "snapshot",
             FollowState::Away(_) => "away",
+            FollowState::NotListed(_) => "not-listed",
             FollowState::LeaderLostData(_) => "leader-lost-data",
             FollowState::OffHistory(_) => "off-history",
             FollowState::Stuck(_) => "stuck",
@@ -61,6 +64,7 @@ impl FollowState {
                 None
             }
             FollowState::Away(detail)
+            | FollowState::NotListed(detail)
             | FollowState::LeaderLostData(detail)
             | FollowState::OffHistory(detail)
             | FollowState::Stuck(detail) => Some(detail),
@@ -106,9 +110,8 @@ pub fn step(mine: Option<ShardUid>, holds_data: bool, answer: &PollAnswer) -> St
         PollAnswer::OffHistory => Step::Stay(FollowState::OffHistory(
             "this copy holds writes that the shard's present leader never had; it keeps them and pulls nothing".into(),
         )),
-        PollAnswer::NotLeading { detail } | PollAnswer::NotOurs { detail } => {
-            Step::Stay(FollowState::Away(detail.clone()))
-        }
+        PollAnswer::NotLeading { detail } => Step::Stay(FollowState::Away(detail.clone())),
+        PollAnswer::NotOurs { detail } => Step::Stay(FollowState::NotListed(detail.clone())),
     }
 }
 

@@ -12,8 +12,8 @@ use tracing::{error, info, warn};
 use super::leader::Mine;
 use super::opening::{self, Holding, Opening};
 use super::wire::Inspection;
-use super::{Duty, Held, Pair, inspect};
-use crate::config::Node;
+use super::{Duty, Halt, Held, Pair, inspect};
+use crate::config::{Node, StartAlone};
 use crate::peer::CallError;
 use crate::storage::Role;
 use crate::storage::writer::{Facts, Mode};
@@ -36,11 +36,13 @@ impl Pair {
     pub async fn lead(self: Arc<Self>) {
         let mut answers: BTreeMap<NodeName, Option<Holding>> = BTreeMap::new();
         loop {
+            answers.extend(self.shown.lock().take().map(|(name, holding)| (name, Some(holding))));
             for (name, heard) in self.ask_copies().await {
                 let known = answers.entry(name).or_insert(None);
                 *known = heard.or(known.take()); // what was heard once holds until it is heard otherwise
             }
             match self.judge_opening(&answers) {
+                Opening::Lead { silent } if self.must_wait_for(&silent) => sleep(HALTED_PAUSE).await,
                 Opening::Lead { silent } => {
                     if !self.begin_to_lead(&silent).await {
                         return; // the store has failed: nothing changes that but a restart
@@ -53,6 +55,23 @@ impl Pair {
                 }
             }
         }
+    }
+
+    /// Whether `start_alone` forbids to lead without these copies: it says `wait`, and a majority of the shard's copies,
+    /// this one included, cannot be had.
+    fn must_wait_for(&self, silent: &[NodeName]) -> bool {
+        let copies = self.shard.copies.len();
+        let waits = self.around.settings.start_alone == StartAlone::Wait && (copies - silent.len()) * 2 <= copies;
+        if waits {
+            let names: Vec<&str> = silent.iter().map(NodeName::as_str).collect();
+            warn!(
+                shard = self.shard.name,
+                silent = names.join(", "),
+                "start_alone = \"wait\": taking no writes before more copies answer; start them, or set \
+                 start_alone = \"lead\" and restart this node"
+            );
+        }
+        waits
     }
 
     /// Asks every copy what it holds.
@@ -77,7 +96,7 @@ impl Pair {
 
     /// Writes the cluster's uid down once it is known; ends then.
     pub async fn keep_cluster_uid(self: Arc<Self>) {
-        loop {
+        while !self.writer.published().is_failed() {
             sleep(CLUSTER_UID_PAUSE).await;
             let Some(uid) = self.around.local.cluster() else { continue };
             let facts = Facts { cluster_uid: Some(uid), ..Facts::default() };
@@ -126,7 +145,6 @@ impl Pair {
             }
             Err(refusal) => {
                 error!(shard = self.shard.name, detail = %refusal, "cannot lead: the store does not take it");
-                self.enter_duty(Duty::Halted(refusal.to_string()));
                 false
             }
         }
@@ -135,24 +153,30 @@ impl Pair {
     /// Stops taking writes: this leader's file lacks what these copies hold.
     async fn halt(&self, copies: &[NodeName], detail: &str) {
         let resets: Vec<String> = copies.iter().map(|copy| format!("kv replica reset {copy}")).collect();
-        let why = format!(
-            "this leader has lost data: {detail}. Either stop it and a replica that holds the data, copy the replica's file \
-             to this leader's place, and start both; or throw away what it lost: {}",
-            resets.join("; ")
-        );
-        if self.duty() != Duty::Halted(why.clone()) {
-            error!(shard = self.shard.name, detail = why, "leader lost data: it takes no writes");
+        let halt = Halt {
+            why: format!("this leader has lost data: {detail}"),
+            next: format!(
+                "stop it and a replica that holds the data, copy the replica's file to this leader's place, and start both; \
+                 or throw away what it lost: {}",
+                resets.join("; ")
+            ),
+        };
+        if self.duty() != Duty::Halted(halt.clone()) {
+            error!(shard = self.shard.name, detail = %halt, "leader lost data: it takes no writes");
         }
-        self.enter_duty(Duty::Halted(why.clone()));
+        self.enter_duty(Duty::Halted(halt.clone()));
         // A refusal here means that the writer takes nothing anyway.
-        let _ = self.writer.set_mode(Mode::Closed(why), Facts::default()).await;
+        let _ = self.writer.set_mode(Mode::Closed(halt.to_string()), Facts::default()).await;
     }
 
-    /// A poll has shown that this leader lost data: closes the door at once, and wakes the task that leads.
-    pub(super) fn halt_soon(&self, detail: &str) {
+    /// A poll has shown that this leader lost data: closes the door at once, and wakes the task that leads. What it showed
+    /// counts as heard, for the copy that showed it may be out of reach when it is asked.
+    pub(super) fn halt_soon(&self, detail: &str, shown_by: (NodeName, Holding)) {
         let mut held = self.duty.write();
         if held.duty == Duty::Leading {
-            let duty = Duty::Halted(format!("this leader has lost data: {detail}"));
+            *self.shown.lock() = Some(shown_by);
+            let next = "the node is asking its replicas what they hold; kv status says more in a moment".into();
+            let duty = Duty::Halted(Halt { why: format!("this leader has lost data: {detail}"), next });
             *held = Held { duty, since: self.around.clock.now() };
             self.halted.notify_one();
         }

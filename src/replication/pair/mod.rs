@@ -23,6 +23,7 @@ pub mod receive;
 pub mod reset;
 pub mod wire;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,10 +38,12 @@ use crate::peer::{Local, Pool};
 use crate::random::Random;
 use crate::storage::writer::{Handle, Upkeep};
 use crate::storage::{Engine, Files, State};
-use crate::types::{Incarnation, Seq, ShardUid};
+use crate::types::{Incarnation, NodeName, Seq, ShardUid};
 
 pub use follower::{FollowState, Follower};
 pub use leader::Leader;
+
+use opening::Holding;
 
 /// What the copy is doing for its shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,10 +52,25 @@ pub enum Duty {
     Starting,
     /// It takes writes, in this incarnation.
     Leading,
-    /// It would lead and must not: the reason, and what decides.
-    Halted(String),
+    /// It would lead and must not.
+    Halted(Halt),
     /// It pulls from the leader.
     Following,
+}
+
+/// Why a copy that would lead must not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    /// The reason.
+    pub why: String,
+    /// What decides: for the operator to do.
+    pub next: String,
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.why, self.next)
+    }
 }
 
 /// What a pair needs of its node.
@@ -108,6 +126,8 @@ pub struct Pair {
     follower: Mutex<Follower>,
     /// Wakes the task that leads: a replica has shown that this leader lost data.
     halted: Notify,
+    /// Which replica has shown it, by holding what; until the task that leads has seen it.
+    shown: Mutex<Option<(NodeName, Holding)>>,
     /// What an operator asks of a replica.
     resets: reset::Requests,
 }
@@ -141,6 +161,7 @@ impl Pair {
             leader,
             follower: Mutex::new(follower),
             halted: Notify::new(),
+            shown: Mutex::default(),
             resets: reset::Requests::default(),
         }
     }
@@ -218,6 +239,13 @@ impl Pair {
     #[must_use]
     pub fn had_full_copy(&self) -> bool {
         self.follower.lock().had_full_copy()
+    }
+
+    /// Whether the copy may serve `any` reads without leading: a replica's, or that of a leader which may not lead yet. One
+    /// that was never whole serves nothing, nor does a leader that has lost data.
+    #[must_use]
+    pub fn serves_any(&self) -> bool {
+        matches!(self.duty(), Duty::Following | Duty::Starting) && self.had_full_copy()
     }
 
     /// Upper bound of the copy's age (rule 24): zero at a leader, none when it cannot be bounded.

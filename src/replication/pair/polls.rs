@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::leader::{Mine, PollFacts, Verdict};
+use super::opening::Holding;
 use super::wire::{ANSWER_BYTES, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
 use super::{Duty, Pair};
 use crate::metrics::SnapshotStep;
@@ -18,8 +19,8 @@ use crate::types::{Key, NodeName, Seq, ShardUid, Space};
 
 /// A poll that comes while this node finds out whether it may lead waits so long between two looks.
 const STARTING_PAUSE: Duration = Duration::from_millis(10);
-/// A snapshot's request for entries that are not published waits so long for them.
-const PUBLISH_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait for a commit that can be read already to be announced.
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of records in one answer of a snapshot.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -47,7 +48,7 @@ impl Pair {
                 Ok(judged) => judged,
                 Err(answer) => return answer,
             };
-            let Verdict::After(after) = verdict else { return self.refuse_poll(verdict) };
+            let Verdict::After(after) = verdict else { return self.refuse_poll(from, poll, verdict) };
             if after < self.writer.published().end() || left.is_zero() {
                 return self.entries_after(uid, after).await;
             }
@@ -57,21 +58,21 @@ impl Pair {
 
     /// What a poll comes to, or why this node does not answer polls.
     fn judge_poll(&self, from: &NodeName, poll: &Poll) -> Result<(ShardUid, Verdict), PollAnswer> {
-        let uid = match (self.duty(), self.uid()) {
-            (Duty::Leading, Some(uid)) => uid,
-            (Duty::Halted(detail), _) => return Err(PollAnswer::LostData { detail }),
-            (Duty::Starting | Duty::Leading | Duty::Following, _) => {
-                return Err(PollAnswer::NotLeading {
-                    detail: format!("node {} does not lead shard {} (yet)", self.me.name, self.shard.name),
-                });
-            }
-        };
         let published = self.writer.published();
         if published.is_failed() {
             return Err(PollAnswer::NotLeading {
                 detail: format!("the store of node {} has failed; restart that node", self.me.name),
             });
         }
+        let uid = match (self.duty(), self.uid()) {
+            (Duty::Leading, Some(uid)) => uid,
+            (Duty::Halted(halt), _) => return Err(PollAnswer::LostData { detail: halt.why }),
+            (Duty::Starting | Duty::Leading | Duty::Following, _) => {
+                return Err(PollAnswer::NotLeading {
+                    detail: format!("node {} does not lead shard {} (yet)", self.me.name, self.shard.name),
+                });
+            }
+        };
         let epoch = self.epoch();
         let facts = PollFacts { from, shard_uid: poll.shard_uid, cursor: poll.cursor.as_ref() };
         let verdict = published.with_history(|history| {
@@ -81,12 +82,13 @@ impl Pair {
         Ok((uid, verdict))
     }
 
-    fn refuse_poll(&self, verdict: Verdict) -> PollAnswer {
+    fn refuse_poll(&self, from: &NodeName, poll: &Poll, verdict: Verdict) -> PollAnswer {
         match verdict {
             Verdict::After(_) => unreachable!("such a poll is answered with entries"),
             Verdict::OffHistory => PollAnswer::OffHistory,
             Verdict::LostData(detail) => {
-                self.halt_soon(&detail);
+                let holding = Holding { shard_uid: poll.shard_uid, cursor: poll.cursor.clone() };
+                self.halt_soon(&detail, (from.clone(), holding));
                 PollAnswer::LostData { detail }
             }
             Verdict::NotOurs => PollAnswer::NotOurs {
@@ -99,8 +101,8 @@ impl Pair {
     }
 
     async fn entries_after(&self, uid: ShardUid, after: Seq) -> PollAnswer {
-        let (end, read) = self.published_entries(after).await;
-        match read {
+        let end = self.writer.published().end();
+        match self.announced_entries(after).await {
             Ok(Entries::Found(entries)) => {
                 PollAnswer::Entries { shard_uid: uid, end, time: self.around.clock.unix_ms(), entries }
             }
@@ -109,15 +111,22 @@ impl Pair {
         }
     }
 
-    /// Entries after a seq, none beyond the published end, and that end. The store may hold more already, for an instant: a
-    /// replica that had it would be ahead of this leader's history, and look like the proof that this leader lost data.
-    async fn published_entries(&self, after: Seq) -> (Seq, Result<Entries, Error>) {
-        let end = self.writer.published().end();
-        let mut read = self.read(move |engine| engine.entries(after, ANSWER_BYTES)).await;
-        if let Ok(Entries::Found(entries)) = &mut read {
-            entries.truncate(usize::try_from(end.since(after)).unwrap_or(usize::MAX));
+    /// Entries after `after`, as far as they were announced. A commit makes its entries readable a moment before it
+    /// announces them; a replica that got them in between could acknowledge what this leader does not know it has yet,
+    /// which looks as if it had lost data.
+    async fn announced_entries(&self, after: Seq) -> Result<Entries, Error> {
+        let mut entries = self.read(move |engine| engine.entries(after, ANSWER_BYTES)).await?;
+        if let Entries::Found(found) = &mut entries {
+            let announced = self.writer.published().end().since(after);
+            found.truncate(usize::try_from(announced).unwrap_or(usize::MAX));
         }
-        (end, read)
+        Ok(entries)
+    }
+
+    /// Waits until an entry that was read is announced as well: a moment, unless the writer is stuck there.
+    async fn is_announced(&self, seq: Seq) -> bool {
+        let mut end = self.writer.published().subscribe();
+        matches!(timeout(ANNOUNCE_WAIT, end.wait_for(|end| *end >= seq)).await, Ok(Ok(_)))
     }
 
     /// Begins a snapshot for a replica: from here on the log is kept for it.
@@ -156,7 +165,7 @@ impl Pair {
             return ended("this snapshot has ended; begin again");
         }
         match self.read(move |engine| engine.chunk(Space::Data, next.after.as_ref(), CHUNK_BYTES)).await {
-            Ok(Chunk { records, at, last }) => {
+            Ok(Chunk { records, at, last }) if self.is_announced(at).await => {
                 let (counters, shard) = self.counters();
                 counters.snapshot_records_given.add([shard], records.len() as u64);
                 counters.snapshot_bytes_given.add([shard], bytes_of(&records));
@@ -165,6 +174,7 @@ impl Pair {
                 }
                 SnapshotAnswer::Records { records, at, last }
             }
+            Ok(_) => ended("the writer does not announce its last commit"),
             Err(error) => ended(&error.to_string()),
         }
     }
@@ -174,12 +184,7 @@ impl Pair {
         if !self.touch_snapshot(from, next.id) {
             return ended("this snapshot has ended; begin again");
         }
-        let mut news = self.writer.published().subscribe();
-        if self.writer.published().end() <= next.after {
-            // A chunk may have been read an instant before its last entry was published.
-            let _ = timeout(PUBLISH_WAIT, news.changed()).await; // what is there then is the answer
-        }
-        match self.published_entries(next.after).await.1 {
+        match self.announced_entries(next.after).await {
             Ok(Entries::Found(entries)) => SnapshotAnswer::Log { entries },
             Ok(Entries::Trimmed) => ended("the log was trimmed under the snapshot"),
             Err(error) => ended(&error.to_string()),

@@ -23,7 +23,7 @@ use super::wire::{NextChunk, NextLog, SnapshotAnswer};
 use crate::metrics::SnapshotStep;
 use crate::peer::{CallError, Class, Kind};
 use crate::storage::{ApplyRule, Batch, Engine, Error, Role};
-use crate::types::{History, Key, Seq, ShardUid, Space};
+use crate::types::{History, Key, Seq, ShardUid, Space, Standing};
 
 /// A leader that has not answered a request of a snapshot in so long is away.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -40,6 +40,9 @@ struct Incoming {
 impl Pair {
     /// Receives a snapshot and lets it take this copy's place.
     pub(super) async fn receive_snapshot(&self) -> Result<(), FollowState> {
+        if self.writer.published().is_failed() {
+            return Err(FollowState::Stuck("this copy's store has failed; restart this node".into())); // rule 9
+        }
         let received = self.try_receive_snapshot().await;
         let step = if received.is_ok() { SnapshotStep::Completed } else { SnapshotStep::Failed };
         let (counters, shard) = self.counters();
@@ -82,22 +85,14 @@ impl Pair {
     async fn begin_incoming(&self) -> Result<Incoming, FollowState> {
         match self.ask_snapshot(Kind::SnapshotBegin, Bytes::new()).await? {
             SnapshotAnswer::Began { id, shard_uid, history } => {
-                self.check_uid(shard_uid)?;
+                let uid = self.uid();
+                self.writer.published().with_history(|mine| may_replace((uid, mine), (shard_uid, &history)))?;
                 let files = Arc::clone(&self.files);
                 let engine = blocking(move || files.create_incoming()).await?;
                 Ok(Incoming { id, shard_uid, history, engine })
             }
             other => Err(unexpected(other)),
         }
-    }
-
-    /// A copy that holds data never replaces it with another shard's (rule 13).
-    fn check_uid(&self, theirs: ShardUid) -> Result<(), FollowState> {
-        let holds_data = self.writer.published().end() > Seq::ZERO;
-        if holds_data && self.uid() != Some(theirs) {
-            return Err(FollowState::LeaderLostData(format!("the leader offers a snapshot of shard uid {theirs}")));
-        }
-        Ok(())
     }
 
     /// Receives all records; returns the seq that the log has to pass (S1).
@@ -110,6 +105,7 @@ impl Pair {
                 SnapshotAnswer::Records { records, at, last } => (records, at, last),
                 other => return Err(unexpected(other)),
             };
+            let is_empty = records.is_empty();
             count += records.len() as u64;
             let (counters, shard) = self.counters();
             counters.snapshot_records_received.add([shard], records.len() as u64);
@@ -121,17 +117,16 @@ impl Pair {
             if last {
                 return Ok(at);
             }
+            if is_empty {
+                return Err(FollowState::Away("the leader sent a part of a snapshot with nothing in it".into()));
+            }
         }
     }
 
     /// Receives the log from where the snapshot began until it is past the last chunk: only then is the copy a prefix.
     async fn receive_log(&self, incoming: &Incoming, passed: Seq) -> Result<(), FollowState> {
-        let adopt = Batch {
-            adopt: Some(incoming.history.clone()),
-            shard_uid: Some(incoming.shard_uid),
-            cluster_uid: self.around.local.cluster(),
-            ..Batch::default()
-        };
+        let adopt =
+            Batch { adopt: Some(incoming.history.clone()), shard_uid: Some(incoming.shard_uid), ..Batch::default() };
         self.commit(incoming, adopt).await?;
         let mut end = incoming.history.end();
         while end < passed {
@@ -158,13 +153,22 @@ impl Pair {
 
     /// Lets the snapshot take this copy's place.
     async fn complete(&self, incoming: Incoming) -> Result<(), FollowState> {
-        let done =
-            Batch { incoming: Some(false), epoch: Some(self.epoch()), role: Some(Role::Replica), ..Batch::default() };
+        let done = Batch {
+            incoming: Some(false),
+            cluster_uid: self.around.local.cluster(),
+            epoch: Some(self.epoch()),
+            role: Some(Role::Replica),
+            ..Batch::default()
+        };
         self.commit(&incoming, done).await?;
         let files = Arc::clone(&self.files);
         blocking(move || files.promote_incoming()).await?;
-        self.writer.swap(incoming.engine).await.map_err(|refusal| stuck(&refusal))?;
-        *self.uid.write() = Some(incoming.shard_uid);
+        // Before the swap: whoever asks in between must not see data without a uid.
+        let uid_before = self.uid.write().replace(incoming.shard_uid);
+        if let Err(refusal) = self.writer.swap(incoming.engine).await {
+            *self.uid.write() = uid_before;
+            return Err(stuck(&refusal));
+        }
         self.follower.lock().replaced();
         info!(shard = self.shard.name, end = self.writer.published().end().0, "received a snapshot");
         Ok(())
@@ -175,6 +179,21 @@ impl Pair {
         let away = |error: CallError| FollowState::Away(format!("the snapshot broke off: {error}"));
         let answer = self.ask_leader(leader, Class::Bulk, kind, body, ANSWER_WAIT).await.map_err(away)?;
         SnapshotAnswer::decode(answer).map_err(|error| away(error.into()))
+    }
+}
+
+/// Whether a snapshot may take this copy's place (rule 13): only if it is of the same data and holds what this copy holds.
+/// The leader has looked at that when it answered the poll; since then it may have been started again, with less.
+fn may_replace(mine: (Option<ShardUid>, &History), offered: (ShardUid, &History)) -> Result<(), FollowState> {
+    let cursor = mine.1.cursor();
+    if cursor.is_none() {
+        return Ok(());
+    }
+    let lost = |what: String| Err(FollowState::LeaderLostData(format!("the leader offers a snapshot {what}")));
+    match offered.1.standing(cursor.as_ref()) {
+        _ if mine.0 != Some(offered.0) => lost(format!("of shard uid {}", offered.0)),
+        Standing::Off => lost(format!("that ends at {} and lacks what this copy holds", offered.1.end())),
+        Standing::On(_) => Ok(()),
     }
 }
 
@@ -197,4 +216,33 @@ fn unexpected(answer: SnapshotAnswer) -> FollowState {
         }
     };
     FollowState::Away(format!("the snapshot broke off: {detail}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Epoch, Incarnation, NodeName};
+
+    fn history(incarnation: u64, end: u64) -> History {
+        let mut history = History::default();
+        for seq in 1..=end {
+            history.extend(&Epoch::first(NodeName::new("A/0")), Incarnation(incarnation), Seq(seq));
+        }
+        history
+    }
+
+    /// The bug: only the uid was looked at, so a leader that was started again with an old backup, between the answer to
+    /// a poll and the request for the snapshot, could replace newer data with older.
+    #[test]
+    fn snapshot_that_lacks_what_the_copy_holds_does_not_replace_it() {
+        let (uid, other) = (ShardUid(5), ShardUid(6));
+        let held = history(1, 7);
+        let may = |mine: Option<ShardUid>, offered: (ShardUid, &History)| may_replace((mine, &held), offered).is_ok();
+        assert!(may(Some(uid), (uid, &history(1, 7))) && may(Some(uid), (uid, &history(1, 90))));
+        assert!(!may(Some(uid), (uid, &history(1, 6))), "it ends before");
+        assert!(!may(Some(uid), (uid, &history(2, 90))), "another life wrote it");
+        assert!(!may(Some(uid), (other, &history(1, 90))) && !may(None, (uid, &history(1, 90))), "other data");
+        let empty = History::default();
+        assert_eq!(may_replace((Some(other), &empty), (uid, &history(1, 7))), Ok(()), "nothing is lost");
+    }
 }
