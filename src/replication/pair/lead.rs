@@ -27,8 +27,11 @@ const QUESTION_WAIT: Duration = Duration::from_millis(500);
 const QUESTION_PAUSE: Duration = Duration::from_millis(50);
 /// A halted leader asks again in so long: its operator may have decided.
 const HALTED_PAUSE: Duration = Duration::from_secs(1);
-/// Between two looks at whether the cluster's uid is known and written down.
-const CLUSTER_UID_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at whether the cluster's uid is known and written down. Short: a cluster that is restarted as a whole
+/// before anyone has written its uid down draws another.
+const CLUSTER_UID_PAUSE: Duration = Duration::from_millis(50);
+/// Between two attempts to write it down.
+const CLUSTER_UID_AGAIN: Duration = Duration::from_secs(1);
 
 impl Pair {
     /// Leads the shard, once nothing speaks against it, for as long as the node runs. When a replica shows later that
@@ -105,6 +108,7 @@ impl Pair {
             }
             if let Err(refusal) = self.writer.note(facts).await {
                 warn!(shard = self.shard.name, detail = %refusal, "cannot write the cluster's uid down yet");
+                sleep(CLUSTER_UID_AGAIN).await;
             }
         }
     }
