@@ -1,8 +1,8 @@
 //! Measures what `docs/size.md` reports: resident memory of real nodes, idle and with many keys, and how soon nodes are
 //! ready. Run it with `bench/size`, which builds what it measures.
 //!
-//! It runs the `kv` that lies beside it, on loopback addresses and ports that are free, with its data in a temporary
-//! directory, and ends what it started.
+//! It runs the given `kv` on loopback addresses and a port that is free, with its data in a directory of its own beside
+//! that program, and ends what it started. It needs nothing but std, so that it builds in a second.
 
 #![allow(
     clippy::unwrap_used,
@@ -55,14 +55,13 @@ fn write_config(dir: &Path, shards: usize, replicas: usize) -> (PathBuf, Vec<Soc
 }
 
 /// Starts all nodes, and gives them with the time until the last of them was ready.
-fn start(config: &Path, addresses: &[SocketAddr], dir: &Path) -> (Vec<Node>, Duration) {
-    let kv = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("kv");
+fn start(kv: &Path, config: &Path, addresses: &[SocketAddr], dir: &Path) -> (Vec<Node>, Duration) {
     let began = Instant::now();
     let nodes: Vec<Node> = addresses
         .iter()
         .map(|address| {
             let db = dir.join(format!("{}-{}.redb", config.file_stem().unwrap().to_string_lossy(), address.ip()));
-            let mut serve = Command::new(&kv);
+            let mut serve = Command::new(kv);
             serve.arg("serve").arg("--config-file").arg(config).args(["--http-addr", &address.to_string()]);
             serve.arg("--db-location").arg(&db).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             Node { address: *address, db, process: serve.spawn().unwrap() }
@@ -137,34 +136,37 @@ fn row(what: &str, measured: &str, target: &str) {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let keys = match &args[..] {
-        [] => 1_000_000,
-        [flag, count] if flag == "--keys" => count.parse().expect("--keys wants a number"),
-        _ => panic!("usage: bench/size [--keys N]"),
+    let (kv, keys) = match &args[..] {
+        [kv] => (PathBuf::from(kv), 1_000_000),
+        [kv, flag, count] if flag == "--keys" => (PathBuf::from(kv), count.parse().expect("--keys wants a number")),
+        _ => panic!("usage: size KV [--keys N], where KV is the program to measure"),
     };
-    let dir = {
-        // Beside what was built: a real disk, where the system's temporary directory may be memory.
-        let beside = std::env::current_exe().unwrap().parent().unwrap().to_owned();
-        tempfile::Builder::new().prefix("size-").tempdir_in(beside).unwrap()
-    };
+    // Beside what was built: a real disk, where the system's temporary directory may be memory.
+    let dir = kv.parent().unwrap().join(format!("size-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    measure(&kv, &dir, keys);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+fn measure(kv: &Path, dir: &Path, keys: usize) {
     println!("| what | measured | wanted |\n|---|---|---|");
 
-    let (config, addresses) = write_config(dir.path(), 4, 1);
-    let (nodes, took) = start(&config, &addresses, dir.path());
+    let (config, addresses) = write_config(dir, 4, 1);
+    let (nodes, took) = start(kv, &config, &addresses, dir);
     row("eight new nodes are ready", &format!("{:.2} s", took.as_secs_f64()), "3 s");
     std::thread::sleep(Duration::from_secs(5));
     let idle = nodes.iter().map(|node| resident_mib(node).0).fold(0.0, f64::max);
     row("idle node, resident (the largest of eight)", &format!("{idle:.1} MiB"), "40 MiB");
     seed(addresses[0], keys / 10 * 4);
     stop(nodes);
-    let (nodes, took) = start(&config, &addresses, dir.path());
+    let (nodes, took) = start(kv, &config, &addresses, dir);
     row(&format!("eight nodes with {} keys each are ready", keys / 10), &format!("{:.2} s", took.as_secs_f64()), "5 s");
     let loaded = nodes.iter().map(|node| resident_mib(node).0).fold(0.0, f64::max);
     row("such a node, resident after its start", &format!("{loaded:.1} MiB"), "");
     stop(nodes);
 
-    let (config, addresses) = write_config(dir.path(), 1, 0);
-    let (nodes, _) = start(&config, &addresses, dir.path());
+    let (config, addresses) = write_config(dir, 1, 0);
+    let (nodes, _) = start(kv, &config, &addresses, dir);
     let took = seed(addresses[0], keys);
     let (now, most) = resident_mib(&nodes[0]);
     let rate = keys as f64 / took.as_secs_f64();
@@ -184,7 +186,7 @@ fn main() {
     );
     let file = std::fs::metadata(&nodes[0].db).unwrap().len() >> 20;
     stop(nodes);
-    let (nodes, took) = start(&config, &addresses, dir.path());
+    let (nodes, took) = start(kv, &config, &addresses, dir);
     row(
         &format!("that node, with its file of {file} MiB, is ready again"),
         &format!("{:.2} s", took.as_secs_f64()),
