@@ -77,7 +77,7 @@ fn row(copy: &CopyOfKey) -> Vec<String> {
 }
 
 /// Any bytes as a query parameter.
-fn percent_encoded(bytes: &[u8]) -> String {
+pub(crate) fn percent_encoded(bytes: &[u8]) -> String {
     let encode = |byte: &u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(*byte).to_string(),
         byte => format!("%{byte:02X}"),

@@ -6,6 +6,7 @@
 
 mod check;
 mod compact;
+mod compare;
 mod completion;
 mod delete;
 mod diagnosis;
@@ -17,9 +18,11 @@ mod get;
 mod http;
 mod keys;
 mod log;
+mod replica;
 mod report;
 mod serve;
 mod set;
+mod shard;
 mod status;
 #[cfg(test)]
 mod stub;
@@ -60,6 +63,8 @@ enum Command {
     Delete(delete::Delete),
     Status(status::Status),
     Explain(explain::Explain),
+    Shard(shard::Shard),
+    Replica(replica::Replica),
     Compact(compact::Compact),
     Completion(completion::Completion),
 }
@@ -84,6 +89,8 @@ fn run(command: &Command, directory: &Path) -> Result<Done, Failure> {
         Command::Delete(delete) => delete.run(directory),
         Command::Status(status) => status.run(directory),
         Command::Explain(explain) => explain.run(directory),
+        Command::Shard(shard) => shard.run(directory),
+        Command::Replica(replica) => replica.run(directory),
         Command::Compact(compact) => compact.run(),
         Command::Completion(completion) => Ok(completion.run()),
     }

@@ -89,7 +89,8 @@ impl Store {
                 let leader = self.map.leader_of(&pair.shard);
                 let what = format!("shard {shard}: replica {me}: {detail}");
                 let problem = Problem::new(state.name(), what, self.follow_remedy(pair, &state));
-                let about = if matches!(state, FollowState::Away(_)) { &leader.name } else { me };
+                let is_leaders = matches!(state, FollowState::Away(_) | FollowState::NotListed(_));
+                let about = if is_leaders { &leader.name } else { me };
                 return Some(problem.about(about).since(pair.follow_since().and_then(|since| self.ms_since(since))));
             }
         };

@@ -13,6 +13,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod compact;
+mod compared;
 mod copies;
 mod crowds;
 mod damage;
@@ -23,6 +25,7 @@ mod everywhere;
 mod files;
 mod fresh;
 mod frozen;
+mod grows;
 mod leader_away;
 mod leaving;
 mod lost_leader;
@@ -30,9 +33,11 @@ mod observed;
 mod outcome;
 mod prefix;
 mod queue_bound;
+mod reset;
 mod restart;
 mod size;
 mod snapshots;
+mod status;
 mod stopping;
 mod storm;
 mod strangers;

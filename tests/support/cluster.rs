@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::address::Block;
-use super::process::{Node, Watchdog};
+use super::process::{Node, Said, Watchdog, kv};
 use super::raw::{self, Request, Response};
 use super::{encode, fnv, wait};
 
@@ -349,6 +349,17 @@ impl Cluster {
     /// Deletes a key.
     pub fn delete_key(&self, at: At, key: &[u8]) -> Response {
         self.send(at, &Request::new("DELETE", kv_target(key)))
+    }
+
+    /// Runs a command of `kv` against a node.
+    pub fn kv(&self, at: At, args: &[&str], input: &str) -> Said {
+        let url = format!("http://{}", self.address(at));
+        kv(&[args, &["--url", &url]].concat(), input)
+    }
+
+    /// The name of a node, as the file gives it.
+    pub fn node_name(&self, at: At) -> String {
+        format!("{}/{}", self.shard_name(at.shard), at.copy)
     }
 
     /// The value that this node's own copy holds; none: no such key. Panics on every other answer.

@@ -199,3 +199,34 @@ pub fn command(under: &[String], args: &[String], log: File) -> Command {
         .process_group(0);
     command
 }
+
+/// How a command of `kv` ended, and what it said.
+#[derive(Debug)]
+pub struct Said {
+    /// Its exit code; -1 after a signal.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// Runs a command of `kv` to its end, with this to read.
+pub fn kv(args: &[&str], input: &str) -> Said {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kv"))
+        .args(args)
+        .env_remove("KV_URL")
+        .env_remove("RUST_LOG")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kv starts");
+    if let Some(mut stdin) = child.stdin.take() {
+        drop(stdin.write_all(input.as_bytes())); // a command that reads nothing closes it
+    }
+    let output = child.wait_with_output().expect("kv ends");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}
