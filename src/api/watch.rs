@@ -6,7 +6,8 @@
 //! | it took longer than [`SLOW`] | info |
 //! | the node, or one that it depends on, failed | warn; error when the store or the program did |
 //!
-//! A line names the route, never the key: what clients store is not for the log.
+//! A line names the route, never the key: what clients store is not for the log. So the details of refusals, which may
+//! quote the request, go to the client only.
 
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,8 @@ pub(super) struct Watch<'a> {
     route_name: &'static str,
     method: &'a Method,
     outcome: usize,
+    /// How long it took, once its answer is known.
+    took: Option<Duration>,
 }
 
 impl<'a> Watch<'a> {
@@ -57,18 +60,18 @@ impl<'a> Watch<'a> {
     pub(super) fn begin(asked: &Asked<'a>, (route, route_name): (usize, &'static str)) -> Watch<'a> {
         asked.api.metrics().http.in_flight.inc();
         let Asked { api, parts, id, began } = *asked;
-        Watch { api, id, began, route, route_name, method: &parts.method, outcome: ABANDONED }
+        Watch { api, id, began, route, route_name, method: &parts.method, outcome: ABANDONED, took: None }
     }
 
     /// Its answer is known.
     pub(super) fn end(mut self, answer: &Result<Response, Problem>) {
         let took = self.took();
+        self.took = Some(took);
         match answer {
             Ok(response) => {
                 let is_ok = response.status() < StatusCode::BAD_REQUEST;
                 self.outcome = if is_ok { OK } else { NOT_READY };
-                let shard = response.headers().get("kv-shard").and_then(|shard| shard.to_str().ok());
-                self.log_answer(response.status().as_u16(), shard, took);
+                self.log_answer(response, took);
             }
             Err(problem) => {
                 self.outcome = OWN_OUTCOMES.len().saturating_add(problem.index());
@@ -82,16 +85,20 @@ impl<'a> Watch<'a> {
     }
 
     /// Whether another line may be written, and how many were left out before it.
-    fn admit(&self) -> Option<u64> {
-        self.api.lines.admit(self.began)
+    fn admit(&self, took: Duration) -> Option<u64> {
+        self.api.lines.admit(self.began + took)
     }
 
-    fn log_answer(&self, status: u16, shard: Option<&str>, took: Duration) {
+    /// The fields of a line that is not written are not looked for.
+    fn log_answer(&self, response: &Response, took: Duration) {
         let Watch { id: request, route_name: route, method, .. } = self;
-        let took_ms = millis(took);
-        match (took > SLOW).then(|| self.admit()).flatten() {
-            Some(left_out) => info!(%request, %method, route, status, shard, took_ms, left_out, "slow request"),
-            None => debug!(%request, %method, route, status, shard, took_ms, "request"),
+        let shard = || response.headers().get("kv-shard").and_then(|shard| shard.to_str().ok());
+        let (status, took_ms) = (response.status().as_u16(), millis(took));
+        match (took > SLOW).then(|| self.admit(took)).flatten() {
+            Some(left_out) => {
+                info!(%request, %method, route, status, shard = shard(), took_ms, left_out, "slow request")
+            }
+            None => debug!(%request, %method, route, status, shard = shard(), took_ms, "request"),
         }
     }
 
@@ -99,9 +106,9 @@ impl<'a> Watch<'a> {
         let Watch { id: request, route_name: route, method, .. } = self;
         let (status, code, applied) = (problem.status().as_u16(), problem.code(), problem.applied_name());
         let (shard, detail, took_ms) = (problem.shard(), problem.detail(), millis(took));
-        let worth_a_line = (problem.is_server_fault() || took > SLOW).then(|| self.admit()).flatten();
+        let worth_a_line = (problem.is_server_fault() || took > SLOW).then(|| self.admit(took)).flatten();
         match worth_a_line {
-            None => debug!(%request, %method, route, status, code, shard, applied, took_ms, detail, "request refused"),
+            None => debug!(%request, %method, route, status, code, shard, applied, took_ms, "request refused"),
             Some(left_out) if problem.is_ours() => {
                 error!(%request, %method, route, status, code, shard, applied, took_ms, left_out, detail, "request failed");
             }
@@ -109,7 +116,7 @@ impl<'a> Watch<'a> {
                 warn!(%request, %method, route, status, code, shard, applied, took_ms, left_out, detail, "request failed");
             }
             Some(left_out) => {
-                info!(%request, %method, route, status, code, shard, applied, took_ms, left_out, detail, "slow request");
+                info!(%request, %method, route, status, code, shard, applied, took_ms, left_out, "slow request");
             }
         }
     }
@@ -120,7 +127,7 @@ impl Drop for Watch<'_> {
         let http = &self.api.metrics().http;
         let method = METHODS.iter().position(|method| *method == self.method.as_str()).unwrap_or(METHODS.len());
         http.requests.inc([self.route, method, self.outcome]);
-        http.durations.time([self.route, self.outcome], self.took());
+        http.durations.time([self.route, self.outcome], self.took.unwrap_or_else(|| self.took()));
         http.in_flight.dec();
         if self.outcome == ABANDONED {
             debug!(request = %self.id, method = %self.method, route = self.route_name, "the client left before its answer");

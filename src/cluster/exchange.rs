@@ -107,18 +107,10 @@ pub async fn run(pool: Arc<Pool>, map: Arc<ClusterMap>, local: Arc<Local>, rando
         let others = topology.nodes().filter(|node| node.name != local.name);
         // How each contact went is noted by the pool.
         let answers = join_all(others.map(|node| ask(&pool, &map, &local, node, ANSWER_WAIT))).await;
-        if draws_uid(&map, &local) && nobody_knows_a_uid(&answers) {
-            local.adopt(ClusterUid(random.id()));
-        }
+        map.set_uid_unknown_to_all(local.cluster().is_none() && nobody_knows_a_uid(&answers));
         let round = if local.cluster().is_some() { ROUND } else { ROUND_WITHOUT_UID };
         tokio::time::sleep(random.jitter(round, 0.7)).await;
     }
-}
-
-/// Whether it is on this node to draw the cluster's uid: the leader of shard 0, while it knows none (rule 1).
-fn draws_uid(map: &ClusterMap, local: &Local) -> bool {
-    let leader = map.topology().shards.first().map(|shard| &map.leader_of(shard).name);
-    local.cluster().is_none() && leader == Some(&local.name)
 }
 
 /// Whether every other node has answered, and knows no uid. A silent one may know it: a leader that lost its disk while

@@ -1,6 +1,7 @@
 //! The map, merged from the file and from what nodes say.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use tracing::info;
@@ -8,12 +9,17 @@ use tracing::info;
 use crate::config::{Node, Shard, Topology};
 use crate::types::{Epoch, ShardIndex};
 
+/// The shard whose leader draws the cluster's uid.
+const UID_SHARD: ShardIndex = ShardIndex(0);
+
 /// What this node knows of the cluster. Shared by all of its parts.
 #[derive(Debug)]
 pub struct ClusterMap {
     topology: Arc<Topology>,
     /// The highest epoch known of each shard, by index; only ever grows.
     epochs: RwLock<Vec<Epoch>>,
+    /// In the last round of the exchange, every other node answered and knew no cluster uid.
+    uid_unknown_to_all: AtomicBool,
 }
 
 impl ClusterMap {
@@ -21,7 +27,7 @@ impl ClusterMap {
     #[must_use]
     pub fn new(topology: Arc<Topology>) -> ClusterMap {
         let epochs = topology.shards.iter().map(|shard| Epoch::first(shard.first_leader().name.clone())).collect();
-        ClusterMap { topology, epochs: RwLock::new(epochs) }
+        ClusterMap { topology, epochs: RwLock::new(epochs), uid_unknown_to_all: AtomicBool::new(false) }
     }
 
     /// Takes a fact about a shard; true when it is news (rule 15).
@@ -59,6 +65,17 @@ impl ClusterMap {
         epoch
             .and_then(|epoch| shard.copies.iter().find(|copy| copy.name == epoch.leader))
             .unwrap_or_else(|| shard.first_leader())
+    }
+
+    /// Enters what the last round of the exchange found out about the cluster's uid.
+    pub fn set_uid_unknown_to_all(&self, unknown: bool) {
+        self.uid_unknown_to_all.store(unknown, Ordering::Relaxed);
+    }
+
+    /// Whether the leader of this shard is to draw the cluster's uid: shard 0, and nobody knows one (rule 1).
+    #[must_use]
+    pub fn uid_is_drawn_by(&self, shard: ShardIndex) -> bool {
+        shard == UID_SHARD && self.uid_unknown_to_all.load(Ordering::Relaxed)
     }
 
     /// The shards and nodes of the file.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::labels::OTHER;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -21,6 +22,13 @@ pub(super) struct Axis {
 }
 
 impl Axis {
+    /// Values, and `other` for what is none of them.
+    pub(super) fn with_other<T: AsRef<str>>(label: &'static str, values: impl IntoIterator<Item = T>) -> Axis {
+        let values = values.into_iter().map(|value| Arc::from(value.as_ref()));
+        Axis { label, values: values.chain([Arc::from(OTHER)]).collect() }
+    }
+
+    /// Values that are all there are.
     pub(super) fn new<T: AsRef<str>>(label: &'static str, values: impl IntoIterator<Item = T>) -> Axis {
         let values: Arc<[Arc<str>]> = values.into_iter().map(|value| Arc::from(value.as_ref())).collect();
         assert!(!values.is_empty(), "label {label} has no values");

@@ -68,9 +68,8 @@ values!(
     }
 );
 
-/// The label values of one node, fixed for its life. Each list of codes begins with `ok`; what is not in a list
-/// counts as [`OTHER`].
-#[derive(Debug, Clone)]
+/// The label values of one node, fixed for its life. What is not in a list counts as [`OTHER`].
+#[derive(Debug, Clone, Default)]
 pub struct Labels {
     /// The shards of the map, by index.
     pub shards: Vec<String>,
@@ -88,23 +87,6 @@ pub struct Labels {
     pub kinds: Vec<&'static str>,
     /// Why peers are refused.
     pub refusals: Vec<&'static str>,
-}
-
-impl Default for Labels {
-    /// One value each: for counters that nobody reads.
-    fn default() -> Labels {
-        let one = || vec![OTHER];
-        Labels {
-            shards: vec![OTHER.to_owned()],
-            nodes: vec![NodeName::new(OTHER)],
-            routes: one(),
-            methods: one(),
-            outcomes: one(),
-            codes: one(),
-            kinds: one(),
-            refusals: one(),
-        }
-    }
 }
 
 /// The place of a shard among the label's values.

@@ -179,9 +179,9 @@ where
 
 impl Http {
     fn new(registry: &mut Registry, labels: &Labels) -> Http {
-        let route = || Axis::new("route", labels.routes.iter().copied().chain([OTHER]));
-        let method = Axis::new("method", labels.methods.iter().copied().chain([OTHER]));
-        let outcome = || Axis::new("outcome", labels.outcomes.iter().copied().chain([OTHER]));
+        let route = || Axis::with_other("route", &labels.routes);
+        let method = Axis::with_other("method", &labels.methods);
+        let outcome = || Axis::with_other("outcome", &labels.outcomes);
         Http {
             requests: entered(
                 registry,
@@ -224,8 +224,8 @@ impl Http {
 
 impl Forwards {
     fn new(registry: &mut Registry, labels: &Labels) -> Forwards {
-        let shard = || Axis::new("shard", labels.shards.iter().map(String::as_str).chain([OTHER]));
-        let outcome = Axis::new("outcome", labels.codes.iter().copied().chain([OTHER]));
+        let shard = || Axis::with_other("shard", &labels.shards);
+        let outcome = Axis::with_other("outcome", &labels.codes);
         Forwards {
             requests: entered(
                 registry,
@@ -247,7 +247,7 @@ impl Forwards {
 
 impl Commits {
     fn new(registry: &mut Registry, labels: &Labels) -> Commits {
-        let shard = || Axis::new("shard", labels.shards.iter().map(String::as_str).chain([OTHER]));
+        let shard = || Axis::with_other("shard", &labels.shards);
         Commits {
             durations: entered(
                 registry,
@@ -283,8 +283,8 @@ impl Commits {
 
 impl Peers {
     fn new(registry: &mut Registry, labels: &Labels) -> Peers {
-        let kind = || Axis::new("kind", labels.kinds.iter().copied().chain([OTHER]));
-        let peer = Axis::new("peer", labels.nodes.iter().map(NodeName::as_str).chain([OTHER]));
+        let kind = || Axis::with_other("kind", &labels.kinds);
+        let peer = Axis::with_other("peer", labels.nodes.iter().map(NodeName::as_str));
         Peers {
             requests: entered(
                 registry,
@@ -305,7 +305,7 @@ impl Peers {
                 "peer_refusals",
                 None,
                 "Handshakes of other nodes that this one refused; topology-mismatch: their sharding.toml differs from ours",
-                Counts::new([peer, Axis::new("code", labels.refusals.iter().copied().chain([OTHER]))]),
+                Counts::new([peer, Axis::with_other("code", &labels.refusals)]),
             ),
             nodes: labels.nodes.clone(),
         }
@@ -314,7 +314,7 @@ impl Peers {
 
 impl Replication {
     fn new(registry: &mut Registry, labels: &Labels) -> Replication {
-        let shard = || Axis::new("shard", labels.shards.iter().map(String::as_str).chain([OTHER]));
+        let shard = || Axis::with_other("shard", &labels.shards);
         let mut by_shard = |name: &str, unit, help: &str| entered(registry, name, unit, help, Counts::new([shard()]));
         let entries = by_shard("replicated_entries", None, "Entries that this replica took from its leader");
         let bytes = by_shard("replicated", Some(Unit::Bytes), "Bytes of the entries that this replica took");

@@ -135,9 +135,6 @@ pub struct PeerSeen {
 /// A line of a table: name, unit, help, and what it shows of a `T`.
 type Shown<T> = (&'static str, Option<Unit>, &'static str, fn(&T) -> Option<f64>);
 
-/// A line of a table of counters: name, help, and what was counted of a `T`.
-type Counted<T> = (&'static str, &'static str, fn(&T) -> u64);
-
 fn flag(flag: bool) -> Option<f64> {
     Some(f64::from(u8::from(flag)))
 }
@@ -216,6 +213,9 @@ const COPY: &[Shown<CopySeen>] = &[
         number(copy.writer_bytes)
     }),
 ];
+
+/// A line of a table of counters: name, help, and what was counted of a `T`.
+type Counted<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 /// Counters that others keep; `_total` is added.
 const COPY_COUNTERS: &[Counted<CopySeen>] = &[

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
-use super::message::Refusal;
+use super::message::{Refusal, RefusalCode};
 use crate::types::NodeName;
 
 /// The last contact with a node.
@@ -55,8 +55,11 @@ struct Entry {
 /// that restarts, are no news.
 const REPORT_AFTER: Duration = Duration::from_secs(2);
 
-/// Nodes that are remembered for their drift; callers may go by any name. More are not noted.
+/// Nodes that are remembered for their drift; those that call may go by any name. More are not noted.
 const DRIFTED_MAX: usize = 1024;
+
+/// Names that are remembered as refused; they may be strangers'. Beyond it the metrics count, and the log says no more.
+const TURNED_AWAY_MAX: usize = 256;
 
 /// The last contact with every node. Bounded by the nodes of the map; strangers are not entered.
 #[derive(Debug, Default)]
@@ -64,6 +67,8 @@ pub struct Contacts {
     nodes: Mutex<BTreeMap<NodeName, Entry>>,
     /// Nodes whose addresses or replica lists differ from ours (rule 16: a warning, not a refusal).
     drifted: Mutex<BTreeMap<NodeName, Drift>>,
+    /// Nodes that this one refused, and why. At most [`TURNED_AWAY_MAX`].
+    turned_away: Mutex<BTreeMap<NodeName, RefusalCode>>,
 }
 
 /// A node whose file names other nodes or addresses than ours.
@@ -107,6 +112,26 @@ impl Contacts {
     #[must_use]
     pub fn of(&self, node: &NodeName) -> Option<(Contact, Instant)> {
         self.nodes.lock().get(node).map(|entry| (entry.contact.clone(), entry.since))
+    }
+
+    /// Enters that this node refused one that called, and logs it once for a name and a reason, until it is welcome again.
+    /// Returns whether that was news.
+    pub fn note_refused(&self, from: &NodeName, refusal: &Refusal) -> bool {
+        let mut turned_away = self.turned_away.lock();
+        let known = turned_away.get(from);
+        let is_news = known != Some(&refusal.code) && (known.is_some() || turned_away.len() < TURNED_AWAY_MAX);
+        if is_news {
+            turned_away.insert(from.clone(), refusal.code);
+            warn!(peer = %from, code = refusal.code.name(), detail = refusal.detail, "refused a peer");
+        }
+        is_news
+    }
+
+    /// Enters that this node welcomed one that called.
+    pub fn note_welcomed(&self, from: &NodeName) {
+        if self.turned_away.lock().remove(from).is_some() {
+            info!(peer = %from, "a peer that was refused is welcome again");
+        }
     }
 
     /// Whether a node's file names other nodes or addresses than ours.
@@ -173,5 +198,29 @@ mod tests {
         assert_eq!(contacts.drifted(), [(node.clone(), start)]);
         contacts.note_addresses(&node, 1, 1, clock.now());
         assert_eq!(contacts.drifted(), []);
+    }
+}
+
+#[cfg(test)]
+mod refused {
+    use super::*;
+
+    #[test]
+    fn refused_peer_that_calls_again_and_again_is_news_once_until_it_is_welcome() {
+        let (contacts, node) = (Contacts::default(), NodeName::new("A/1"));
+        let refusal = |code| Refusal { code, detail: "why".into() };
+        assert!(contacts.note_refused(&node, &refusal(RefusalCode::TopologyMismatch)));
+        assert!(!contacts.note_refused(&node, &refusal(RefusalCode::TopologyMismatch)));
+        assert!(contacts.note_refused(&node, &refusal(RefusalCode::Stranger)), "for another reason");
+        contacts.note_welcomed(&node);
+        assert!(contacts.note_refused(&node, &refusal(RefusalCode::Stranger)));
+    }
+
+    #[test]
+    fn refused_strangers_beyond_the_bound_are_not_remembered() {
+        let contacts = Contacts::default();
+        let refusal = Refusal { code: RefusalCode::Stranger, detail: "why".into() };
+        let news = (0..2 * TURNED_AWAY_MAX).filter(|n| contacts.note_refused(&NodeName::new(n.to_string()), &refusal));
+        assert_eq!(news.count(), TURNED_AWAY_MAX);
     }
 }

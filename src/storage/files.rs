@@ -42,7 +42,7 @@ impl Files for RedbFiles {
         let incoming = open::incoming_path(&self.path);
         match std::fs::remove_file(&incoming) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                tracing::warn!(file = %incoming.display(), %error, "a broken-off snapshot cannot be removed; delete the file");
+                tracing::warn!(file = %incoming.display(), detail = %error, "a broken-off snapshot cannot be removed; delete the file");
             }
             Ok(()) | Err(_) => {}
         }

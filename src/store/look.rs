@@ -8,7 +8,9 @@ use crate::metrics::scrape::{CacheSeen, CopySeen, PeerSeen, ReplicaSeen, Scrape}
 use crate::metrics::{Labels, Process};
 use crate::peer::{Contact, Kind, RefusalCode};
 use crate::replication::pair::leader::Replica;
+use crate::replication::pair::wire::Lag;
 use crate::replication::pair::{FollowState, Pair};
+use crate::types::NodeName;
 
 /// The label values that follow from the map, and from what nodes say to each other. The caller knows the routes.
 #[must_use]
@@ -48,7 +50,7 @@ impl Store {
         }
     }
 
-    fn look_at_peer(&self, name: &crate::types::NodeName) -> PeerSeen {
+    fn look_at_peer(&self, name: &NodeName) -> PeerSeen {
         let contact = self.contacts.of(name).map(|(contact, _)| contact);
         PeerSeen {
             name: name.to_string(),
@@ -60,21 +62,18 @@ impl Store {
 
     async fn look_at(&self, pair: &Pair) -> CopySeen {
         let (engine, settings, end) = (pair.engine(), &self.settings, pair.writer.published().end());
-        let stats = tokio::task::spawn_blocking(move || {
-            let unclean = engine.state().is_ok_and(|state| state.unclean);
-            (engine.stats().unwrap_or_default(), engine.free_bytes(), unclean)
-        });
-        let (stats, free_bytes, unclean) = stats.await.unwrap_or_default();
+        let sizes = tokio::task::spawn_blocking(move || (engine.stats().unwrap_or_default(), engine.free_bytes()));
+        let (stats, free_bytes) = sizes.await.unwrap_or_default();
         let leads = pair.is_leading();
         let replicas = if leads { self.look_at_replicas(pair).await } else { Vec::new() };
-        let lacking = || replicas.iter().filter(|replica| replica.state != "given-up").filter_map(|r| r.lag_entries);
+        let queue_entries = pair.with_leader(|leader| leader.queue_entries(stats.log_start, end));
         let (writer_items, writer_bytes) = pair.writer.waiting();
         CopySeen {
             shard: pair.shard.name.clone(),
             state: duty_name(pair),
             leads,
             failed: pair.writer.published().is_failed(),
-            unclean,
+            unclean: pair.opened_unclean(),
             keys: stats.keys,
             file_bytes: stats.file_bytes,
             free_bytes,
@@ -89,9 +88,9 @@ impl Store {
             end: end.0,
             log_entries: end.since(stats.log_start),
             log_bytes: stats.log_bytes,
-            queue_entries: leads.then(|| lacking().max().unwrap_or(0)),
+            queue_entries: leads.then_some(queue_entries),
             queue_entries_max: settings.queue_entries_max,
-            queue_bytes_max: settings.queue_bytes_max,
+            queue_bytes_max: settings.queue_bytes_max.max(settings.log_retain_bytes), // as the leader bounds it
             at_risk_entries: if leads && pair.shard.copies.len() > 1 {
                 let greatest = pair.with_leader(|leader| leader.replicas().map(|(_, r)| r.acknowledged()).max());
                 Some(end.since(greatest.unwrap_or_default()))
@@ -111,20 +110,42 @@ impl Store {
 
     async fn look_at_replicas(&self, pair: &Pair) -> Vec<ReplicaSeen> {
         let (lags, now) = (pair.lags().await, self.clock.now());
-        let seen = |name: &crate::types::NodeName, replica: &Replica, snapshot| {
+        let seen = |name: &NodeName, replica: &Replica, snapshot| {
             let lag = lags.iter().find(|lag| lag.replica == name.as_str());
+            let silent_ms = replica.last_poll.map(|last| millis(now.saturating_duration_since(last)));
             ReplicaSeen {
                 name: name.to_string(),
                 state: replica_state(replica, lag, snapshot, now),
                 cursor: replica.cursor.is_some().then(|| replica.acknowledged().0),
                 lag_entries: lag.map(|lag| lag.entries),
-                lag_ms: lag.map(|lag| lag.ms),
-                silent_ms: replica.last_poll.map(|last| millis(now.saturating_duration_since(last))),
+                lag_ms: lag.and_then(|lag| lag_ms(lag, silent_ms)),
+                silent_ms,
             }
         };
         pair.with_leader(|leader| {
             let replicas = leader.replicas();
             replicas.map(|(name, replica)| seen(name, replica, leader.is_receiving_snapshot(name, now))).collect()
         })
+    }
+}
+
+/// How old the oldest entry is that a replica lacks. When the log does not hold it any more, it is about as old as the
+/// replica's last poll; and not known, when there was none.
+fn lag_ms(lag: &Lag, silent_ms: Option<u64>) -> Option<u64> {
+    let is_known = lag.entries == 0 || lag.ms > 0;
+    if is_known { Some(lag.ms) } else { silent_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_of_entries_that_left_the_log_is_the_time_since_the_last_poll() {
+        let lag = |entries, ms| Lag { replica: "A/1".into(), entries, ms };
+        assert_eq!(lag_ms(&lag(0, 0), Some(90)), Some(0));
+        assert_eq!(lag_ms(&lag(3, 70), Some(90)), Some(70));
+        assert_eq!(lag_ms(&lag(3, 0), Some(90)), Some(90));
+        assert_eq!(lag_ms(&lag(3, 0), None), None);
     }
 }

@@ -7,13 +7,6 @@ use std::time::Duration;
 use crate::support::raw::{Connection, Request};
 use crate::support::{Cluster, Spec, wait};
 
-/// KiB of memory that a process has resident.
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 #[test]
 fn more_silent_connections_than_descriptors_leave_the_node_serving_and_replicating() {
     if std::process::Command::new("prlimit").arg("--version").output().is_err() {
@@ -67,7 +60,7 @@ fn thousand_slow_connections_delay_nobody_and_cost_little() {
     let cluster = Cluster::start(Spec::shards(1).replicas(1));
     let leader = cluster.leader(0);
     cluster.put_key(leader, b"k", b"v").expect(201);
-    let before = resident_kib(cluster.pid(leader));
+    let before = cluster.resident_kib(leader);
     let heads = [
         "GET /get?key=k HTTP/1.1\r\nHost: a\r\nX-Slow: ",
         "PUT /v1/kv/slow HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n",
@@ -88,7 +81,7 @@ fn thousand_slow_connections_delay_nobody_and_cost_little() {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    let after = resident_kib(cluster.pid(leader));
+    let after = cluster.resident_kib(leader);
     assert!(after < before + 150_000, "{before} KiB before and {after} KiB with 1,000 slow connections");
     cluster.wait_converged();
     drop(slow);

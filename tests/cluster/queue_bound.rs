@@ -39,7 +39,7 @@ fn replica_that_stays_away_is_given_up_on_and_comes_back_through_a_snapshot() {
     let log = cluster.log(leader);
     assert_eq!(log.matches("gave up on a replica").count(), 1, "once, not with every write:\n{log}");
     let problems = cluster.status(leader)["problems"].to_string();
-    assert!(problems.contains("given up") && problems.contains("snapshot"), "what is wrong and what next: {problems}");
+    assert!(problems.contains("given-up") && problems.contains("snapshot"), "what is wrong and what next: {problems}");
 
     // What was given up stays so across a restart of the leader: nothing is kept for it anew.
     cluster.kill9(leader);

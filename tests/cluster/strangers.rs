@@ -100,25 +100,28 @@ fn node_of_another_cluster_is_refused_and_stops_nobody() {
     cluster.put_key(node, key.as_bytes(), b"v").expect(201);
     cluster.put_key(node, others.as_bytes(), b"v").expect(201);
     cluster.wait_converged();
-    let knows_uid = |at: At| {
+    let knows_uid = |cluster: &Cluster, at: At| {
         wait::until("the cluster's uid is known", || {
             let uid = cluster.status(at)["cluster"].clone();
             if uid.is_string() { Ok(uid) } else { Err(uid) }
         })
     };
-    cluster.all().for_each(|at| drop(knows_uid(at)));
+    let another = Cluster::start(Spec::shards(2));
+    for each in [&cluster, &another] {
+        each.all().for_each(|at| drop(knows_uid(each, at)));
+    }
     std::thread::sleep(Duration::from_millis(1500)); // and written down
+    another.all().for_each(|at| assert!(another.stop(at).success()));
     cluster.all().for_each(|at| assert!(cluster.stop(at).success()));
 
-    // Started alone with a new file, it draws a uid of its own: another cluster, at an address of this one.
-    cluster.move_db(node, &cluster.directory().join("another.redb"));
-    cluster.launch(node);
-    cluster.wait_ready(node);
-    let stranger = knows_uid(node);
+    // Another cluster's file, of the same shard of the same placement, at an address of this one.
+    cluster.move_db(node, &another.db_file(node));
+    cluster.restart(node);
+    let stranger = knows_uid(&cluster, node);
     for at in [other, cluster.replica(1)] {
         cluster.restart(at);
     }
-    assert_ne!(knows_uid(other), stranger);
+    assert_ne!(knows_uid(&cluster, other), stranger);
     let answer = cluster.get_key(other, key.as_bytes(), "");
     assert!((400..600).contains(&answer.status), "{answer:?}");
     let said = answer.text();

@@ -11,10 +11,10 @@ use crate::support::problem::well_formed;
 use crate::support::raw::Connection;
 use crate::support::{Cluster, Request, Spec, wait};
 
-/// The statuses of API.md; 500 is none that a request may bring about.
-const KNOWN: [u16; 27] = [
-    200, 201, 204, 206, 304, 307, 400, 401, 403, 404, 405, 409, 410, 412, 413, 414, 415, 416, 417, 421, 422, 426, 429,
-    431, 501, 503, 504,
+/// The statuses of API.md, and 101 for who asks to be a peer; 500 is none that a request may bring about.
+const KNOWN: [u16; 28] = [
+    101, 200, 201, 204, 206, 304, 307, 400, 401, 403, 404, 405, 409, 410, 412, 413, 414, 415, 416, 417, 421, 422, 426,
+    429, 431, 501, 503, 504,
 ];
 /// Memory that a node may hold beyond what it had after the first of the requests.
 const GROWTH_KIB_MAX: u64 = 150_000;
@@ -151,12 +151,6 @@ fn generated(rng: &mut SmallRng) -> Vec<u8> {
     bytes
 }
 
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0) // 0 where there is no /proc
-}
-
 #[test]
 fn thousands_of_generated_requests_meet_documented_answers_and_a_living_node() {
     let seed = std::env::var("OSTRACA_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_120);
@@ -181,11 +175,11 @@ fn thousands_of_generated_requests_meet_documented_answers_and_a_living_node() {
             }
         }
         if number == total / 4 {
-            before = nodes.map(|at| resident_kib(cluster.pid(at)));
+            before = nodes.map(|at| cluster.resident_kib(at));
         }
     }
     for (at, before) in nodes.into_iter().zip(before) {
-        let after = resident_kib(cluster.pid(at));
+        let after = cluster.resident_kib(at);
         assert!(after < before + GROWTH_KIB_MAX, "{at:?} grew from {before} KiB to {after} KiB");
         let log = cluster.log(at);
         assert!(cluster.is_running(at) && !log.contains("panicked"), "seed {seed}: {log}");

@@ -27,13 +27,14 @@ pub struct Spec {
     replicas: usize,
     hash: Option<&'static str>,
     tables: String,
+    log_filter: Option<&'static str>,
 }
 
 impl Spec {
     /// So many shards, without replicas, with every setting at its default.
     pub fn shards(shards: usize) -> Spec {
         assert!((1..=NAMES.len()).contains(&shards), "there are names for {} shards", NAMES.len());
-        Spec { shards, replicas: 0, hash: None, tables: String::new() }
+        Spec { shards, replicas: 0, hash: None, tables: String::new(), log_filter: None }
     }
 
     /// So many replicas of each shard.
@@ -44,6 +45,11 @@ impl Spec {
     /// `hash = "…"` in the file.
     pub fn hash(self, hash: &'static str) -> Spec {
         Spec { hash: Some(hash), ..self }
+    }
+
+    /// `KV_LOG` of the nodes, such as `ostraca=debug,info`.
+    pub fn log_filter(self, filter: &'static str) -> Spec {
+        Spec { log_filter: Some(filter), ..self }
     }
 
     /// Tables of settings, added to the file as they are.
@@ -100,7 +106,8 @@ impl Cluster {
 
     fn node(&self, at: At, watchdog: &Arc<Watchdog>) -> Node {
         let log = self.directory.path().join(format!("{}-{}.log", self.shard_name(at.shard), at.copy));
-        Node::new(self.serve_args(at, &self.config_file(), &self.db_file(at)), log, Arc::clone(watchdog))
+        let args = self.serve_args(at, &self.config_file(), &self.db_file(at));
+        Node::new(args, log, Arc::clone(watchdog)).log_filter(self.spec.log_filter)
     }
 
     /// The arguments of `kv` for this node, with another configuration or file if a test wants that.
@@ -236,6 +243,13 @@ impl Cluster {
     /// The id of a running node's process.
     pub fn pid(&self, at: At) -> u32 {
         self.lock(at).pid()
+    }
+
+    /// KiB of memory that a running node has resident; 0 where there is no `/proc` to ask.
+    pub fn resident_kib(&self, at: At) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid(at))).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
     }
 
     /// From its next start on, a node is started by this program.

@@ -77,6 +77,8 @@ pub struct Node {
     under: Vec<String>,
     args: Vec<String>,
     log: PathBuf,
+    /// `KV_LOG`; none: what the environment of the tests has.
+    log_filter: Option<&'static str>,
     watchdog: Arc<Watchdog>,
     child: Option<Child>,
 }
@@ -84,7 +86,7 @@ pub struct Node {
 impl Node {
     /// A node that does not run yet; `args` come after `kv`.
     pub fn new(args: Vec<String>, log: PathBuf, watchdog: Arc<Watchdog>) -> Node {
-        Node { under: Vec::new(), args, log, watchdog, child: None }
+        Node { under: Vec::new(), args, log, log_filter: None, watchdog, child: None }
     }
 
     /// From the next start on, this program starts it, by exec, so that the process is its own.
@@ -102,12 +104,19 @@ impl Node {
         self.child.as_ref().expect("the node was started").id()
     }
 
+    /// The same with this `KV_LOG`.
+    pub fn log_filter(mut self, filter: Option<&'static str>) -> Node {
+        self.log_filter = filter;
+        self
+    }
+
     /// Starts the process; its output is added to the log.
     pub fn start(&mut self) {
         assert!(!self.is_running(), "the node runs already: kv {}", self.args.join(" "));
         let mut log = OpenOptions::new().create(true).append(true).open(&self.log).expect("the log opens");
         writeln!(log, "---- kv {}", self.args.join(" ")).expect("the log takes a line");
-        let child = command(&self.under, &self.args, log).spawn().expect("kv starts");
+        let mut command = command(&self.under, &self.args, log);
+        let child = command.envs(self.log_filter.map(|filter| ("KV_LOG", filter))).spawn().expect("kv starts");
         self.watchdog.tell(&format!("+ {}", child.id()));
         self.child = Some(child);
     }

@@ -17,7 +17,7 @@ use crate::config::{Node, StartAlone};
 use crate::peer::CallError;
 use crate::storage::Role;
 use crate::storage::writer::{Facts, Mode};
-use crate::types::{Epoch, NodeName, ShardUid};
+use crate::types::{ClusterUid, Epoch, NodeName, ShardUid};
 
 /// How long an opening leader waits for its copies (rule 13).
 const OPENING_WAIT: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ const QUESTION_PAUSE: Duration = Duration::from_millis(50);
 /// A halted leader asks again in so long: its operator may have decided.
 const HALTED_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at whether the cluster's uid is known and written down.
-const CLUSTER_UID_PAUSE: Duration = Duration::from_secs(1);
+const CLUSTER_UID_PAUSE: Duration = Duration::from_millis(100);
 
 impl Pair {
     /// Leads the shard, once nothing speaks against it, for as long as the node runs. When a replica shows later that
@@ -94,17 +94,25 @@ impl Pair {
         Ok(Holding { shard_uid, cursor })
     }
 
-    /// Writes the cluster's uid down once it is known; ends then.
+    /// Draws the cluster's uid if that is on this leader, and writes it down once it is known; ends then. One that was drawn
+    /// is told to nobody before it is durable: a cluster that was restarted a moment later would have two.
     pub async fn keep_cluster_uid(self: Arc<Self>) {
         while !self.writer.published().is_failed() {
             sleep(CLUSTER_UID_PAUSE).await;
-            let Some(uid) = self.around.local.cluster() else { continue };
-            let facts = Facts { cluster_uid: Some(uid), ..Facts::default() };
+            let draws = self.around.map.uid_is_drawn_by(self.shard.index) && self.is_leading();
+            let drawn = || draws.then(|| ClusterUid(self.around.random.id()));
+            let Some(uid) = self.around.local.cluster().or_else(drawn) else { continue };
             if self.engine().state().is_ok_and(|state| state.cluster_uid == Some(uid)) {
                 return;
             }
-            if let Err(refusal) = self.writer.note(facts).await {
-                warn!(shard = self.shard.name, detail = %refusal, "cannot write the cluster's uid down yet");
+            match self.writer.note(Facts { cluster_uid: Some(uid), ..Facts::default() }).await {
+                Ok(()) => {
+                    self.around.local.adopt(uid);
+                }
+                Err(refusal) => {
+                    warn!(shard = self.shard.name, detail = %refusal, "cannot write the cluster's uid down yet");
+                    sleep(HALTED_PAUSE).await;
+                }
             }
         }
     }

@@ -230,6 +230,12 @@ impl Leader {
         }
     }
 
+    /// Entries of the replication queue: those that a replica, or a snapshot under way, still needs.
+    #[must_use]
+    pub fn queue_entries(&self, log_start: Seq, end: Seq) -> u64 {
+        end.since(self.least_needed(log_start, end))
+    }
+
     /// The last entry that nobody needs any more, of a log that begins after `log_start`.
     fn least_needed(&self, log_start: Seq, end: Seq) -> Seq {
         let cursors = self.replicas.values().filter(|replica| replica.pins_log(log_start)).map(Replica::acknowledged);

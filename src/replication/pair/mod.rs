@@ -120,6 +120,8 @@ pub struct Pair {
     /// The shard's uid, once drawn or learnt (rule 1).
     uid: RwLock<Option<ShardUid>>,
     incarnation: Incarnation,
+    /// The file had not been closed properly when this process opened it.
+    opened_unclean: bool,
     leader: Arc<Mutex<Leader>>,
     follower: Mutex<Follower>,
     /// Wakes the task that leads: a replica has shown that this leader lost data.
@@ -155,6 +157,7 @@ impl Pair {
             duty: RwLock::new(Held { duty, since }),
             uid: RwLock::new(state.shard_uid),
             incarnation,
+            opened_unclean: state.unclean,
             leader,
             follower: Mutex::new(follower),
             halted: Notify::new(),
@@ -201,6 +204,12 @@ impl Pair {
     #[must_use]
     pub fn engine(&self) -> Arc<dyn Engine> {
         self.writer.published().engine()
+    }
+
+    /// Whether the file had not been closed properly when this process opened it.
+    #[must_use]
+    pub fn opened_unclean(&self) -> bool {
+        self.opened_unclean
     }
 
     /// The shard's uid, once known.
