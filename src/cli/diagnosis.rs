@@ -13,8 +13,8 @@ use crate::store::view::{ClusterView, NodeStatus, Problem, ShardView};
 /// Most differences between two files that are spelled out.
 const DIFFERENCES_SHOWN: usize = 3;
 
-/// Two nodes do not talk to each other, and each says so of the other.
-const QUARRELS: [&str; 3] = ["stranger", "wrong-node", "peer-version"];
+/// Two nodes do not talk to each other, or read different files, and each says so of the other.
+const QUARRELS: [&str; 4] = ["stranger", "wrong-node", "peer-version", "addresses-differ"];
 
 /// Everything that is wrong, the worst first; none when the cluster is healthy.
 pub(crate) fn problems(report: &Report) -> Vec<Problem> {
@@ -79,7 +79,7 @@ fn said(report: &Report, silent: &[Problem]) -> Vec<Problem> {
             let about = problem.about.as_deref().unwrap_or_default();
             let (is_of_replica, code) = (problem.code.starts_with("replica-"), problem.code.as_str());
             let follows = match code {
-                "topology-mismatch" | "addresses-differ" => true,
+                "topology-mismatch" => true,
                 "leader-lost-data" => status.copies.iter().any(|copy| halted.contains(&copy.index)),
                 _ if QUARRELS.contains(&code) => true,
                 _ if is_of_replica => outvoted.contains(about) || speaks(about),
@@ -100,11 +100,16 @@ fn halted(report: &Report) -> BTreeSet<u32> {
     halted.flat_map(|(_, status)| &status.copies).map(|copy| copy.index).collect()
 }
 
-/// Nodes that refuse each other: whoever quarrels with most is named, once.
+/// Nodes that get on badly with each other: whoever does with most is named, once. Files that differ are compared
+/// elsewhere, but for those of nodes that are not in the map.
 fn quarrels(report: &Report) -> Vec<Problem> {
+    let is_known = |name: &Option<String>| report.nodes.iter().any(|node| Some(&node.name) == name.as_ref());
     let mut open: Vec<(&str, &str, &Problem)> = Vec::new();
     for (node, status) in statuses(report) {
-        let of_this = status.problems.iter().filter(|problem| QUARRELS.contains(&problem.code.as_str()));
+        let of_this = status.problems.iter().filter(|problem| {
+            QUARRELS.contains(&problem.code.as_str())
+                && (problem.code != "addresses-differ" || !is_known(&problem.about))
+        });
         open.extend(of_this.filter_map(|problem| Some((node.name.as_str(), problem.about.as_deref()?, problem))));
     }
     let mut problems = Vec::new();
@@ -122,7 +127,7 @@ fn quarrels(report: &Report) -> Vec<Problem> {
         let (its, rest): (Vec<_>, Vec<_>) =
             open.into_iter().partition(|(one, other, _)| *one == culprit || *other == culprit);
         if let Some((_, _, problem)) = its.first() {
-            let what = format!("{culprit} and {} do not talk: {}", count(others.len(), "node"), problem.what);
+            let what = format!("{culprit} and {}: {}", count(others.len(), "node"), problem.what);
             let since_ms = its.iter().filter_map(|(_, _, problem)| problem.since_ms).max();
             problems.push(Problem { what, since_ms, about: Some(culprit.to_owned()), ..(*problem).clone() });
         }
@@ -232,10 +237,10 @@ fn differences(usual: &ClusterView, other: &ClusterView) -> String {
     };
     let (usual, other) = (addresses(usual), addresses(other));
     let lacks = usual.iter().filter(|(name, _)| !other.contains_key(*name));
-    let lacks = lacks.map(|(name, address)| format!("it lacks {name} ({address})"));
+    let lacks = lacks.map(|(name, address)| format!("without {name} ({address})"));
     let has = other.iter().filter_map(|(name, address)| match usual.get(name) {
-        None => Some(format!("it has {name} ({address}) besides")),
-        Some(usual) if usual != address => Some(format!("it has {name} at {address} in place of {usual}")),
+        None => Some(format!("with {name} ({address}) besides")),
+        Some(usual) if usual != address => Some(format!("with {name} at {address} in place of {usual}")),
         Some(_) => None,
     });
     let all: Vec<String> = lacks.chain(has).collect();
@@ -378,8 +383,17 @@ mod tests {
         let map = |addresses| serde_json::from_value(map(addresses)).unwrap();
         report.maps.insert("0xa".to_owned(), map(&["h:1", "h:2", "h:3", ""]));
         report.maps.insert("0xb".to_owned(), map(&["h:1", "h:9", "", "h:4"]));
-        let how = "it lacks b/0 (h:3), it has a/1 at h:9 in place of h:2, it has b/1 (h:4) besides";
+        let how = "without b/0 (h:3), with a/1 at h:9 in place of h:2, with b/1 (h:4) besides";
         assert_eq!(report.sentences(), [format!("{most}: {how}")]);
+    }
+
+    #[test]
+    fn file_of_a_node_that_is_in_nobodys_map_is_one_problem_about_it() {
+        let mut report = healthy();
+        for node in 0..4 {
+            report.complain(node, "addresses-differ", "a/2", "node a/2 has another sharding.toml");
+        }
+        assert_eq!(report.sentences(), ["a/2 and 4 nodes: node a/2 has another sharding.toml"]);
     }
 
     #[test]
@@ -392,6 +406,6 @@ mod tests {
         let problems = report.problems();
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert_eq!(problems[0].about.as_deref(), Some("b/0"));
-        assert_eq!(problems[0].what, "b/0 and 3 nodes do not talk: another cluster's node");
+        assert_eq!(problems[0].what, "b/0 and 3 nodes: another cluster's node");
     }
 }

@@ -3,7 +3,7 @@
 //! What only that copy holds is lost, so its name has to be typed, and a copy that may be the last one (its leader does
 //! not answer) takes `--force`.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -232,6 +232,9 @@ fn confirm(name: &str, typed: &mut impl BufRead) -> Result<(), Failure> {
     let _ = io::stderr().flush();
     let mut line = String::new();
     let read = typed.read_line(&mut line);
+    if !io::stdin().is_terminal() {
+        eprintln!(); // on a terminal, whoever typed has begun a new line
+    }
     if read.is_ok() && line.trim() == name {
         return Ok(());
     }

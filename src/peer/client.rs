@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_util::codec::{Framed, FramedRead};
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::connection::{Outgoing, Passage, WRITE_QUEUE_FRAMES, Watched, write_frames};
-use super::frame::{Frame, cutter};
+use super::connection::{Outgoing, Passage, WRITE_QUEUE_FRAMES, Watched, write_frames, write_handshake};
+use super::frame::{Frame, allow_all_frames, cutter};
 use super::message::{Hello, Refusal, Request, Status, Welcome};
 
 /// Requests under way on one connection; the next one is refused, not queued.
@@ -127,27 +127,25 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let mut framed = Framed::new(stream, cutter());
-        let encoded = Frame::Hello(hello).encode();
+        let (read, mut write) = tokio::io::split(stream);
+        let mut frames = FramedRead::new(read, cutter());
         let cut_off = |error: io::Error| CallError::NotSent(format!("the handshake failed: {error}"));
-        // The cutter writes the length itself: hand it the frame without its own.
-        framed.send(encoded.head.slice(4..)).await.map_err(cut_off)?;
-        let answer = framed.next().await.ok_or_else(|| CallError::NotSent("the peer hung up".into()))?;
+        write_handshake(&mut write, Frame::Hello(hello)).await.map_err(cut_off)?;
+        let answer = frames.next().await.ok_or_else(|| CallError::NotSent("the peer hung up".into()))?;
         match Frame::decode(answer.map_err(cut_off)?.freeze()) {
-            Ok(Frame::Welcome(welcome)) => Ok((Connection::start(framed), welcome)),
+            Ok(Frame::Welcome(welcome)) => {
+                allow_all_frames(frames.decoder_mut());
+                Ok((Connection::start(frames, write), welcome))
+            }
             Ok(Frame::Refuse(refusal)) => Err(CallError::Refused(refusal)),
             Ok(_) | Err(_) => Err(CallError::NotSent("the peer's handshake is not one of ours".into())),
         }
     }
 
-    fn start<S>(framed: Framed<S, tokio_util::codec::LengthDelimitedCodec>) -> Connection
+    fn start<S>(frames: FramedRead<ReadHalf<S>, LengthDelimitedCodec>, write: WriteHalf<S>) -> Connection
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let parts = framed.into_parts();
-        let (read, write) = tokio::io::split(parts.io);
-        let mut frames = FramedRead::new(read, parts.codec);
-        *frames.read_buffer_mut() = parts.read_buf;
         let (queue, outgoing) = mpsc::channel(WRITE_QUEUE_FRAMES);
         let closed = CancellationToken::new();
         let connection = Connection {
@@ -247,7 +245,7 @@ async fn wait_for_response(
 
 /// Hands each response to its caller, until the stream ends.
 async fn read_responses<S: AsyncRead>(
-    mut frames: FramedRead<ReadHalf<S>, tokio_util::codec::LengthDelimitedCodec>,
+    mut frames: FramedRead<ReadHalf<S>, LengthDelimitedCodec>,
     pending: Arc<Pending>,
     heard: Arc<AtomicU64>,
 ) {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::frame::Encoded;
+use super::frame::{Encoded, Frame};
 
 /// A receiver that takes not one piece in so long is gone or stopped: the connection ends.
 pub const WRITE_STALL: Duration = Duration::from_secs(2);
@@ -94,6 +94,14 @@ pub(super) async fn write_frames<W: AsyncWrite + Unpin>(
         }
     }
     Ok(())
+}
+
+/// Writes a frame of the handshake, before there is a queue.
+pub(super) async fn write_handshake<W: AsyncWrite + Unpin>(io: &mut W, frame: Frame) -> io::Result<()> {
+    let Encoded { head, body } = frame.encode();
+    write_pieces(io, &head).await?;
+    write_pieces(io, &body).await?;
+    io.flush().await
 }
 
 /// Adds a small frame to the buffer; writes a large one out behind what is buffered.

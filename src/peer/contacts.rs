@@ -55,6 +55,9 @@ struct Entry {
 /// that restarts, are no news.
 const REPORT_AFTER: Duration = Duration::from_secs(2);
 
+/// Nodes that are remembered for their drift; those that call may go by any name. More are not noted.
+const DRIFTED_MAX: usize = 1024;
+
 /// Names that are remembered as refused; they may be strangers'. Beyond it the metrics count, and the log says no more.
 const TURNED_AWAY_MAX: usize = 256;
 
@@ -152,7 +155,7 @@ impl Contacts {
             if drifted.remove(node).is_some() {
                 info!(peer = %node, "peer's sharding.toml names the same nodes as ours again");
             }
-        } else if before.is_none_or(|drift| drift.theirs != theirs) {
+        } else if before.is_none_or(|drift| drift.theirs != theirs) && drifted.len() < DRIFTED_MAX {
             warn!(peer = %node, "peer's sharding.toml names other nodes or addresses than ours: bring the files together");
             let since = before.map_or(now, |drift| drift.since);
             drifted.insert(node.clone(), Drift { theirs, since });

@@ -17,6 +17,8 @@ const STATUS_SERVED: u8 = 0;
 const STATUS_UNSUPPORTED: u8 = 1;
 const STATUS_REFUSED: u8 = 2;
 
+/// Longest frame of a handshake; the longest part of it lists the shards.
+const HANDSHAKE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of the length before each frame.
 const LENGTH_BYTES: usize = 4;
 
@@ -70,10 +72,17 @@ impl Encoded {
     }
 }
 
-/// The codec that cuts a byte stream into frames, and refuses one that is too long before reading it.
+/// The codec that cuts a byte stream into frames, and refuses one that is too long before reading it. It begins with what
+/// a handshake may take, for memory is set aside by the announced length; whoever has shaken hands is allowed more
+/// ([`allow_all_frames`]).
 #[must_use]
 pub fn cutter() -> LengthDelimitedCodec {
-    LengthDelimitedCodec::builder().length_field_length(LENGTH_BYTES).max_frame_length(FRAME_BYTES_MAX).new_codec()
+    LengthDelimitedCodec::builder().length_field_length(LENGTH_BYTES).max_frame_length(HANDSHAKE_BYTES_MAX).new_codec()
+}
+
+/// Lets pass what the protocol allows.
+pub fn allow_all_frames(cutter: &mut LengthDelimitedCodec) {
+    cutter.set_max_frame_length(FRAME_BYTES_MAX);
 }
 
 impl Frame {

@@ -23,6 +23,9 @@ pub mod message;
 pub mod pool;
 pub mod server;
 
+#[cfg(test)]
+mod tests;
+
 pub use client::CallError;
 pub use contacts::{Contact, Contacts};
 pub use local::Local;

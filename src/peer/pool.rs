@@ -144,9 +144,9 @@ impl Pool {
         result
     }
 
-    /// One attempt, and whether it used a connection that had been open before.
+    /// One attempt within `total`, connecting included, and whether it used a connection that had been open before.
     async fn try_ask(&self, ask: &Ask<'_>, total: Duration) -> (Result<Bytes, CallError>, bool) {
-        let link = self.link(&ask.node.name, ask.class);
+        let (link, started) = (self.link(&ask.node.name, ask.class), self.clock.now());
         let (connection, reused) = match link.usable() {
             Some(connection) => (connection, true),
             None => match self.open(&link, ask.node, ask.class, total).await {
@@ -154,11 +154,13 @@ impl Pool {
                 Err(error) => return (Err(error), false),
             },
         };
-        let patience = Patience { answer: ask.answer_wait, total };
-        (connection.call(self.request(ask), patience).await, reused)
+        let left = total.saturating_sub(self.clock.now().saturating_duration_since(started));
+        let patience = Patience { answer: ask.answer_wait, total: left };
+        (connection.call(self.request(ask, left), patience).await, reused)
     }
 
-    fn request(&self, ask: &Ask<'_>) -> Request {
+    /// The request as its server sees it; of the caller's time so much is left.
+    fn request(&self, ask: &Ask<'_>, left: Duration) -> Request {
         let envelope = Envelope {
             request_id: ask.request_id,
             kind: ask.kind.number(),
@@ -167,7 +169,7 @@ impl Pool {
             shard: ask.shard,
             epoch: ask.epoch.clone(),
             from: self.local.name.clone(),
-            remaining: ask.answer_wait.min(ask.total_wait),
+            remaining: ask.answer_wait.min(left),
             class: ask.class,
         };
         Request { envelope, body: ask.body.clone() }

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures_util::StreamExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
-use tokio_util::codec::{Framed, FramedRead, LengthDelimitedCodec};
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::connection::{Outgoing, WRITE_QUEUE_FRAMES, write_frames};
+use super::connection::{Outgoing, WRITE_QUEUE_FRAMES, write_frames, write_handshake};
 use super::contacts::Contacts;
-use super::frame::{Frame, cutter};
+use super::frame::{Frame, allow_all_frames, cutter};
 use super::local::Local;
 use super::message::{Hello, Request, Status};
 use crate::clock::Clock;
@@ -82,8 +82,9 @@ impl Listener {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         S: Service,
     {
-        let mut framed = Framed::new(io, cutter());
-        let Ok(Some(hello)) = timeout(HANDSHAKE_WAIT, read_hello(&mut framed)).await else {
+        let (read, mut write) = tokio::io::split(io);
+        let mut frames = FramedRead::new(read, cutter());
+        let Ok(Some(hello)) = timeout(HANDSHAKE_WAIT, read_hello(&mut frames)).await else {
             debug!("a connection did not introduce itself as a peer");
             return;
         };
@@ -92,27 +93,28 @@ impl Listener {
                 let peers = &self.metrics.peers;
                 peers.refusals.inc([peers.index_of(&hello.from), refusal.code.index()]);
                 self.contacts.note_refused(&hello.from, &refusal);
-                let _ = framed.send(Frame::Refuse(refusal).encode().head.slice(4..)).await; // it may have hung up
+                let _ = write_handshake(&mut write, Frame::Refuse(refusal)).await; // it may have hung up
             }
             Ok(welcome) => {
                 self.contacts.note_welcomed(&hello.from);
                 self.contacts.note_addresses(&hello.from, self.local.addresses, hello.addresses, self.clock.now());
-                if framed.send(Frame::Welcome(welcome).encode().head.slice(4..)).await.is_ok() {
-                    self.serve_requests(framed, service).await;
+                if write_handshake(&mut write, Frame::Welcome(welcome)).await.is_ok() {
+                    allow_all_frames(frames.decoder_mut());
+                    self.serve_requests(frames, write, service).await;
                 }
             }
         }
     }
 
-    async fn serve_requests<IO, S>(&self, framed: Framed<IO, LengthDelimitedCodec>, service: Arc<S>)
-    where
+    async fn serve_requests<IO, S>(
+        &self,
+        mut frames: FramedRead<ReadHalf<IO>, LengthDelimitedCodec>,
+        write: WriteHalf<IO>,
+        service: Arc<S>,
+    ) where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         S: Service,
     {
-        let parts = framed.into_parts();
-        let (read, write) = tokio::io::split(parts.io);
-        let mut frames = FramedRead::new(read, parts.codec);
-        *frames.read_buffer_mut() = parts.read_buf;
         let (answers, outgoing) = mpsc::channel(WRITE_QUEUE_FRAMES);
         let broken = CancellationToken::new();
         let writing = {
@@ -155,10 +157,8 @@ impl Listener {
     }
 }
 
-async fn read_hello<IO: AsyncRead + AsyncWrite + Unpin>(
-    framed: &mut Framed<IO, LengthDelimitedCodec>,
-) -> Option<Hello> {
-    match Frame::decode(framed.next().await?.ok()?.freeze()) {
+async fn read_hello<IO: AsyncRead>(frames: &mut FramedRead<ReadHalf<IO>, LengthDelimitedCodec>) -> Option<Hello> {
+    match Frame::decode(frames.next().await?.ok()?.freeze()) {
         Ok(Frame::Hello(hello)) => Some(hello),
         Ok(_) | Err(_) => None,
     }

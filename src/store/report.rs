@@ -167,7 +167,8 @@ impl Store {
                 lag_entries: lag.map(|lag| lag.entries),
                 lag_ms: lag.map(|lag| lag.ms),
                 state: if lost { "leader-lost-data" } else { replica_state(&replica, lag, snapshot, now) }.into(),
-                since_ms: self.silent_since(&replica, now).map(|since| millis(now.saturating_duration_since(since))),
+                since_ms: if lost { Some(pair.duty_since()) } else { self.silent_since(&replica, now) }
+                    .map(|since| millis(now.saturating_duration_since(since))),
             }
         });
         statuses.collect()

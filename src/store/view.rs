@@ -218,7 +218,7 @@ pub struct ReplicaStatus {
     pub lag_ms: Option<u64>,
     /// `streaming`, `catching-up`, `snapshot`, `away`, `unseen`, `given-up` or `leader-lost-data`.
     pub state: String,
-    /// For how long it has not polled, in milliseconds; none while it polls.
+    /// For how long it has not polled, or its leader has been halted, in milliseconds; none while all is well.
     pub since_ms: Option<u64>,
 }
 

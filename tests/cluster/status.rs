@@ -52,7 +52,7 @@ fn drift_is_named_with_the_nodes_and_how_they_differ() {
     node.start();
     cluster.wait_ready_at(cluster.address(at), &mut node);
     let lacks = format!(
-        "it lacks Bangalore/1 ({}), it lacks Hyderabad/1 ({})",
+        "without Bangalore/1 ({}), without Hyderabad/1 ({})",
         cluster.address(cluster.replica(1)),
         cluster.address(cluster.replica(0))
     );

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ostraca::storage::memory::{Failing, MemoryDisk, MemoryEngine};
@@ -189,6 +190,7 @@ pub(crate) struct Disk {
     pub(crate) hooks: Hooks,
     free_bytes: Arc<Mutex<Option<u64>>>,
     fails_at_opening: Arc<Mutex<Option<Failing>>>,
+    snapshots: Arc<AtomicU32>,
 }
 
 impl Disk {
@@ -239,6 +241,11 @@ impl Disk {
         *self.file.lock() = backup;
     }
 
+    /// How many snapshots were begun.
+    pub(crate) fn snapshots(&self) -> u32 {
+        self.snapshots.load(Ordering::SeqCst)
+    }
+
     /// The first commit of the next life fails.
     pub(crate) fn fail_at_opening(&self, when: Failing) {
         *self.fails_at_opening.lock() = Some(when);
@@ -273,6 +280,7 @@ pub(crate) struct NodeFiles {
 
 impl Files for NodeFiles {
     fn create_incoming(&self) -> Result<Arc<dyn Engine>, Error> {
+        self.disk.snapshots.fetch_add(1, Ordering::SeqCst);
         let inner = MemoryEngine::new();
         inner.commit(&Batch { incoming: Some(true), ..Batch::default() })?;
         inner.set_free_bytes(*self.disk.free_bytes.lock());

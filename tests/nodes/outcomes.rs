@@ -5,7 +5,7 @@ use std::time::Duration;
 use ostraca::store::{Applied, Code, Consistency, Operation, Outcome};
 use tokio::time::sleep;
 
-use crate::cluster::{Cluster, WRITE_MAX, execute, named, put, until_true};
+use crate::cluster::{Cluster, WRITE_MAX, execute, named, put, until, until_true};
 use crate::disk::Moment;
 
 /// The bug: entries are readable the moment their commit returns, and announced a moment later. A poll that read them in
@@ -60,6 +60,24 @@ async fn write_whose_caller_is_dropped_lands_at_every_node() {
         assert_eq!(cluster.get_any(1, "waits behind it").await.unwrap(), Some("v".into()));
         cluster.delete(0, "waits behind it").await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_whose_caller_leaves_while_the_connection_is_opened_still_lands() {
+    let cluster = Cluster::started(1).await;
+    cluster.net.freeze(cluster.address(0), true);
+    let store = cluster.store(1);
+    // A large value has a connection of its own, which is not open yet.
+    let value = vec![b'v'; 100_000];
+    let write = tokio::spawn(async move { execute(&store, put("k", value), Consistency::Leader, WRITE_MAX).await });
+    sleep(Duration::from_millis(100)).await;
+    write.abort();
+    assert!(write.await.unwrap_err().is_cancelled());
+    cluster.net.freeze(cluster.address(0), false);
+    until("the write has landed", async || {
+        if cluster.get_any(0, "k").await.unwrap().is_some() { Ok(()) } else { Err("not yet".into()) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use ostraca::replication::pair::wire::{Inspect, Inspection};
 use ostraca::storage::memory::MemoryEngine;
 use ostraca::storage::{Batch, Engine};
 use ostraca::types::{NodeName, RequestId, ShardIndex, Space};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::cluster::{Cluster, end, until_true};
 use crate::disk::Moment;
@@ -104,6 +104,7 @@ async fn snapshot_with_writes_and_deletes_between_its_chunks_becomes_a_prefix() 
     drop(asked);
     cluster.wait_converged().await;
     assert!(chunks.load(Ordering::SeqCst) >= WATCHED);
+    assert_eq!(cluster.disk(1).snapshots(), 1, "the log was kept for it");
     assert_eq!(cluster.get_any(1, "k00").await.unwrap(), Some("replaced behind 3".into()));
     assert_eq!(cluster.get_any(1, "old").await.unwrap(), None);
     cluster.put(0, "k", "on").await.unwrap();
@@ -123,6 +124,29 @@ async fn old_copy_serves_until_the_snapshot_is_whole() {
     stop.let_go();
     cluster.wait_converged().await;
     assert_eq!(cluster.get_any(1, "old").await.unwrap(), None);
+}
+
+/// The chunks hold the second of two writes and not the first: until the log has brought the first, nobody may see it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_that_is_no_prefix_yet_is_not_served() {
+    let mut cluster = trimmed(true).await;
+    let chunk = cluster.disk(0).hooks.stop_at_nth(Moment::Chunk, 3);
+    cluster.start(1);
+    until_true("the first chunks were given", || chunk.has_arrived()).await;
+    cluster.put(0, "k00", "the first").await.unwrap();
+    cluster.put(0, "k23", "the second").await.unwrap();
+    let log = cluster.disk(0).hooks.stop_at(Moment::Entries);
+    chunk.let_go();
+    until_true("the log is asked for", || log.has_arrived()).await;
+    for _ in 0..30 {
+        let found = [cluster.get_any(1, "k00").await.unwrap(), cluster.get_any(1, "k23").await.unwrap()];
+        assert_eq!(found, [None, None], "the old copy serves");
+        sleep(Duration::from_millis(10)).await;
+    }
+    log.let_go();
+    cluster.disk(0).hooks.clear();
+    cluster.wait_converged().await;
+    assert_eq!(cluster.get_any(1, "k00").await.unwrap(), Some("the first".into()));
 }
 
 /// The replica is killed at every step of receiving; what it had stays, and the next attempt succeeds.
