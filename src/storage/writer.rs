@@ -247,9 +247,8 @@ impl Writer {
             return Err(Refusal::DeadlinePassed);
         }
         let is_put = matches!(mutation.change, Change::Put(_));
-        if is_put {
-            self.check_free_space(plan)?; // deletes may use the reserve
-        }
+        let needed = if is_put { self.free_bytes_for(mutation.size()) } else { self.last_reserve() };
+        self.check_free_space(plan, needed)?;
         let place = (mutation.space, mutation.key.clone());
         let existed = match plan.exists.get(&place) {
             Some(exists) => *exists,
@@ -266,9 +265,20 @@ impl Writer {
         Ok(written)
     }
 
-    fn check_free_space(&self, plan: &mut Plan) -> Result<(), Refusal> {
+    /// Free space that a write of so many bytes wants to see: the reserve, or what the write itself takes, as data and in
+    /// the log, if that is more. For when space runs out inside a commit, the whole store is lost until a restart.
+    fn free_bytes_for(&self, bytes: usize) -> u64 {
+        self.min_free_bytes.max(self.last_reserve() + 2 * bytes as u64)
+    }
+
+    /// Deletes may use the reserve, but for this part of it, which a commit's own pages may need.
+    fn last_reserve(&self) -> u64 {
+        self.min_free_bytes / 4
+    }
+
+    fn check_free_space(&self, plan: &mut Plan, needed: u64) -> Result<(), Refusal> {
         match *plan.free_bytes.get_or_insert_with(|| self.engine.free_bytes()) {
-            Some(free) if free < self.min_free_bytes => Err(Refusal::DiskFull { free, min: self.min_free_bytes }),
+            Some(free) if free < needed => Err(Refusal::DiskFull { free, needed }),
             _ => Ok(()),
         }
     }
@@ -293,7 +303,8 @@ impl Writer {
             Mode::Closed(reason) => return Err(Refusal::Closed(reason.clone())),
             Mode::Leading { .. } => return Err(Refusal::Closed("this node leads the shard".into())),
         }
-        self.check_free_space(plan)?;
+        let bytes = entries.iter().map(|entry| entry.bytes.len()).sum();
+        self.check_free_space(plan, self.free_bytes_for(bytes))?;
         let first_expected = self.history.end().next();
         for (LogEntry { entry, .. }, expected) in entries.iter().zip(first_expected.0..) {
             if entry.seq != Seq(expected) {
@@ -310,7 +321,7 @@ impl Writer {
     /// Makes a plan durable, publishes it, and answers whoever waits.
     fn commit(&mut self, mut plan: Plan) {
         plan.batch.apply_to = plan.batch.append.last().map(|last| last.entry.seq);
-        self.plan_upkeep(&mut plan.batch);
+        self.plan_upkeep(&mut plan);
         self.is_trimming = plan.batch.trim.is_some();
         let result = if plan.batch.is_empty() { Ok(()) } else { self.measured_commit(&plan.batch) };
         match &result {
@@ -343,13 +354,13 @@ impl Writer {
         result
     }
 
-    fn plan_upkeep(&mut self, batch: &mut Batch) {
-        if self.published.is_failed() {
-            return;
+    fn plan_upkeep(&mut self, plan: &mut Plan) {
+        if self.published.is_failed() || self.check_free_space(plan, self.last_reserve()).is_err() {
+            return; // it can wait until there is space
         }
         let Upkeep { cursors, trim } = (self.upkeep)(&*self.engine, self.history.end());
-        batch.cursors = cursors;
-        batch.trim = trim;
+        plan.batch.cursors = cursors;
+        plan.batch.trim = trim;
     }
 
     fn publish(&mut self, batch: &Batch) {

@@ -36,13 +36,13 @@ pub enum Refusal {
     /// The queue is at its bound.
     #[error("the shard's write queue is full")]
     Overloaded,
-    /// Less free space than `storage.min_free_bytes`.
-    #[error("{free} bytes are free on the disk; storage.min_free_bytes is {min}")]
+    /// Less free space than it wants to see: `storage.min_free_bytes`, more for a large value, less for a delete.
+    #[error("{free} bytes are free on the disk, and it takes {needed} (storage.min_free_bytes)")]
     DiskFull {
         /// Bytes that are free.
         free: u64,
-        /// Bytes that must stay free.
-        min: u64,
+        /// Bytes that must be free for it to be begun.
+        needed: u64,
     },
     /// Entries that do not follow the end of this copy's log.
     #[error("entry {got} does not follow the end of the log, {end}")]

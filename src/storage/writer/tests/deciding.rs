@@ -107,10 +107,29 @@ fn disk_below_its_reserve_refuses_puts_and_takes_deletes_until_there_is_space() 
     let mut bench = Bench::leading();
     bench.run([put("k", "v")]);
     bench.engine.set_free_bytes(Some(999));
-    let full = Err(Refusal::DiskFull { free: 999, min: 1000 });
+    let full = Err(Refusal::DiskFull { free: 999, needed: 1000 });
     assert_eq!(bench.run([put("j", "v"), delete("k"), put("i", "v")]), [full.clone(), Ok(written(2, true)), full]);
     bench.engine.set_free_bytes(Some(1000));
     assert_eq!(bench.run([put("j", "v")]), [Ok(written(3, false))]);
+}
+
+#[test]
+fn disk_without_room_for_a_large_value_refuses_it_before_the_commit() {
+    let mut bench = Bench::leading();
+    bench.engine.set_free_bytes(Some(2000));
+    let large = "v".repeat(2000);
+    assert!(matches!(bench.run([put("k", large)])[..], [Err(Refusal::DiskFull { .. })]));
+    assert_eq!(bench.run([put("k", "small")]), [Ok(written(1, false))]);
+}
+
+#[test]
+fn disk_without_its_last_reserve_refuses_deletes_too_rather_than_fail_in_the_commit() {
+    let mut bench = Bench::leading();
+    bench.run([put("k", "v")]);
+    bench.engine.set_free_bytes(Some(249));
+    assert_eq!(bench.run([delete("k")]), [Err(Refusal::DiskFull { free: 249, needed: 250 })]);
+    bench.engine.set_free_bytes(Some(250));
+    assert_eq!(bench.run([delete("k")]), [Ok(written(2, true))]);
 }
 
 #[test]
