@@ -9,7 +9,8 @@
 //! | less | is closed after [`QUIET_WAIT_SCARCE`] |
 //! | none, and the accept loop waits for one | is closed after [`QUIET_WAIT_NONE`] |
 //!
-//! A head that arrives byte by byte says nothing until it is whole.
+//! A head that arrives byte by byte says nothing until it is whole. An answer counts as under way until it is written; one
+//! whose body comes piece by piece, with pauses, would have to say so here (there is none yet).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -167,7 +167,10 @@ fn open_pair(
     around: Surroundings,
 ) -> io::Result<(Pair, JoinHandle<()>)> {
     let others = shard.copies.iter().filter(|copy| copy.name != me.name).map(|copy| copy.name.clone());
-    let leader = Arc::new(Mutex::new(Leader::new(others, &state.cursors)));
+    let leads = around.map.leader_of(&shard).name == me.name;
+    // A replica's file may be a copy of the leader's: those cursors are the leader's business, and would hold its log.
+    let remembered = if leads { &state.cursors[..] } else { &[] };
+    let leader = Arc::new(Mutex::new(Leader::new(others, remembered)));
     let upkeep = upkeep_source(Arc::clone(&leader), Arc::clone(&around.settings), around.clock.clone());
     let (min_free_bytes, metrics) = (around.settings.min_free_bytes, Arc::clone(&around.metrics));
     let options = writer::Options { shard: shard.index, min_free_bytes, metrics };

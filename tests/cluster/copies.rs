@@ -116,3 +116,32 @@ fn three_new_replicas_at_once_take_turns_and_converge_while_the_leader_serves() 
     let given = cluster.log(leader).matches("giving a snapshot").count();
     assert!(given >= 3, "each took a snapshot, {given} were given");
 }
+
+#[test]
+fn replica_that_begins_with_a_copy_of_its_leaders_file_keeps_no_log_for_the_others() {
+    // The leader's file remembers what its replicas had: at a replica that must not hold anything.
+    let bounds = "[replication]\nlog_retain_bytes = 4096\nqueue_entries_max = 100\n";
+    let cluster = Cluster::start(Spec::shards(1).replicas(2).config(bounds));
+    let (leader, seeded) = (cluster.leader(0), cluster.replica(0));
+    fill(&cluster, 10, 1_000);
+    cluster.wait_converged();
+    assert!(cluster.stop(leader).success());
+    cluster.kill9(seeded);
+    cluster.wipe(seeded);
+    std::fs::copy(cluster.db_file(leader), cluster.db_file(seeded)).unwrap();
+    cluster.restart(leader);
+    cluster.restart(seeded);
+    for n in 0..200 {
+        cluster.put_key(leader, format!("later-{n}").as_bytes(), &[7; 2_000]).expect(201);
+        if n % 40 == 0 {
+            cluster.wait_converged();
+        }
+    }
+    cluster.wait_converged();
+    wait::until("its log is short", || {
+        let bytes = cluster.status(seeded)["copies"][0]["log_bytes"].as_u64().unwrap();
+        if bytes < 50_000 { Ok(()) } else { Err(bytes) }
+    });
+    assert!(!cluster.log(seeded).contains("gave up"), "{}", cluster.log(seeded));
+    assert_eq!(cluster.local(seeded, b"later-199"), Some(vec![7; 2_000]));
+}
