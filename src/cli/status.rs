@@ -126,8 +126,10 @@ pub(crate) async fn ask_node(client: &Client, node: &NodeView) -> Asked {
         name: node.name.clone(),
         address: node.address.clone(),
         answer: answer.map_err(|failure| match failure.detail.split_once(": ") {
-            // the address stands beside it already
-            Some((_, why)) if failure.exit == Exit::Unavailable => format!("{}: {why}", failure.title),
+            // The address stands beside it already, and of a chain of causes the last one says it.
+            Some((_, why)) if failure.exit == Exit::Unavailable => {
+                format!("{}: {}", failure.title, why.rsplit(": ").next().unwrap_or(why))
+            }
             _ => failure.detail,
         }),
     }
