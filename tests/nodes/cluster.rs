@@ -11,7 +11,7 @@ use ostraca::placement::{HashFunction, Placement};
 use ostraca::random::Random;
 use ostraca::storage::{Chunk, Engine, Entries, State};
 use ostraca::store::assembly::{Assembled, Materials, assemble};
-use ostraca::store::view::CopyStatus;
+use ostraca::store::view::{CopyStatus, Readiness};
 use ostraca::store::{Answer, Call, Consistency, Error, Operation, Outcome, Reach, Store};
 use ostraca::types::{Content, Key, NodeName, RequestId, Seq, ShardIndex, Space};
 use parking_lot::RwLock;
@@ -179,6 +179,11 @@ impl Cluster {
         for at in (1..self.slots.len()).filter(|at| self.slots[*at].running.is_some()) {
             until(&format!("node {at} equals its leader"), async || {
                 compare(&Contents::of(self.disk(0)), &Contents::of(self.disk(at)))
+            })
+            .await;
+            // What is durable is seen at once; that it makes the copy whole, an instant later.
+            until_true("the copy serves", || {
+                self.store(at).readiness(Readiness::Reads).iter().all(|check| check.verdict.passes())
             })
             .await;
         }
