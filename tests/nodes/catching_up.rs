@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use crate::cluster::Cluster;
+use ostraca::config::Settings;
+
+use crate::cluster::{Cluster, settings};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replica_that_starts_empty_catches_up_from_the_log() {
-    let mut cluster = Cluster::new(1);
+    let kept = Settings::default().log_retain_bytes;
+    let mut cluster = Cluster::with(1, Settings { log_retain_bytes: kept, ..settings() });
     cluster.start(0);
     cluster.wait_leading().await;
     for n in 0..200 {
@@ -17,6 +20,7 @@ async fn replica_that_starts_empty_catches_up_from_the_log() {
     }
     cluster.start(1);
     cluster.wait_converged().await;
+    assert_eq!(cluster.disk(1).snapshots(), 0);
     assert_eq!(cluster.get_any(1, "k1").await.unwrap(), Some("1".into()));
     assert_eq!(cluster.get_any(1, "k0").await.unwrap(), None);
 }

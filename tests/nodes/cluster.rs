@@ -1,5 +1,6 @@
 //! A shard with its leader (node 0) and its replicas (1 and on), and a second shard where a stranger is needed.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,6 +161,16 @@ impl Cluster {
         self.store(at).status().await.copies.remove(0)
     }
 
+    /// What the running nodes say is wrong, for the message of a test that fails.
+    async fn problems(&self) -> String {
+        let mut lines = String::new();
+        for running in self.slots.iter().filter_map(|slot| slot.running.as_ref()) {
+            let status = running.store.status().await;
+            writeln!(lines, "{} of {:?}: {:?}", status.node, status.cluster, status.problems).unwrap();
+        }
+        lines
+    }
+
     // ---- waiting
 
     pub(crate) async fn wait_leading(&self) {
@@ -169,7 +180,7 @@ impl Cluster {
     pub(crate) async fn wait_state(&self, at: usize, state: &str) {
         until(&format!("node {at} is {state}"), async || {
             let found = self.status(at).await.state;
-            if found == state { Ok(()) } else { Err(found) }
+            if found == state { Ok(()) } else { Err(format!("{found}\n{}", self.problems().await)) }
         })
         .await;
     }
@@ -178,7 +189,7 @@ impl Cluster {
     pub(crate) async fn wait_converged(&self) {
         for at in (1..self.slots.len()).filter(|at| self.slots[*at].running.is_some()) {
             until(&format!("node {at} equals its leader"), async || {
-                compare(&Contents::of(self.disk(0)), &Contents::of(self.disk(at)))
+                compare(&Contents::of(self.disk(0))?, &Contents::of(self.disk(at))?)
             })
             .await;
             // What is durable is seen at once; that it makes the copy whole, an instant later.
@@ -198,12 +209,15 @@ struct Contents {
 }
 
 impl Contents {
-    fn of(disk: &Disk) -> Contents {
+    /// Looks while others write: a log that is trimmed between two looks is looked at again.
+    fn of(disk: &Disk) -> Result<Contents, String> {
         let engine = disk.look();
         let state = engine.state().unwrap();
         let Chunk { records, .. } = engine.chunk(Space::Data, None, usize::MAX).unwrap();
-        let Entries::Found(log) = engine.entries(state.log_start, usize::MAX).unwrap() else { panic!("trimmed") };
-        Contents { records, state, log }
+        match engine.entries(state.log_start, usize::MAX).unwrap() {
+            Entries::Found(log) => Ok(Contents { records, state, log }),
+            Entries::Trimmed => Err("the log is being trimmed".into()),
+        }
     }
 }
 

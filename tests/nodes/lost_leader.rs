@@ -83,6 +83,7 @@ async fn leader_shown_by_a_poll_that_it_lost_data_stays_halted_though_it_cannot_
 async fn leader_of_shard_0_that_starts_alone_and_empty_stays_in_its_cluster() {
     let mut cluster = Cluster::started(1).await;
     cluster.put(0, "k", "1").await.unwrap();
+    cluster.wait_converged().await;
     let (leader, replica) = (cluster.disk(0).clone(), cluster.disk(1).clone());
     let uid = |disk: &crate::disk::Disk| ostraca::storage::Engine::state(&disk.look()).unwrap().cluster_uid;
     until_true("both have written the cluster's uid down", || uid(&leader).is_some() && uid(&leader) == uid(&replica))

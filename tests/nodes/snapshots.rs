@@ -13,7 +13,7 @@ use ostraca::storage::{Batch, Engine};
 use ostraca::types::{NodeName, RequestId, ShardIndex, Space};
 use tokio::time::{sleep, timeout};
 
-use crate::cluster::{Cluster, end, until_true};
+use crate::cluster::{Cluster, end, until, until_true};
 use crate::disk::Moment;
 
 /// Large enough for several chunks of 1 MiB.
@@ -123,7 +123,11 @@ async fn old_copy_serves_until_the_snapshot_is_whole() {
     assert_eq!(acknowledged, Some(1), "the incoming file acknowledges nothing");
     stop.let_go();
     cluster.wait_converged().await;
-    assert_eq!(cluster.get_any(1, "old").await.unwrap(), None);
+    until("the new copy serves", async || match cluster.get_any(1, "old").await.unwrap() {
+        None => Ok(()),
+        Some(old) => Err(old),
+    })
+    .await;
 }
 
 /// The chunks hold the second of two writes and not the first: until the log has brought the first, nobody may see it.

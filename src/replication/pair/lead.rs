@@ -35,6 +35,7 @@ impl Pair {
     /// this leader has lost data, it stops taking writes and asks again.
     pub async fn lead(self: Arc<Self>) {
         let mut answers: BTreeMap<NodeName, Option<Holding>> = BTreeMap::new();
+        let mut has_warned = false;
         loop {
             answers.extend(self.shown.lock().take().map(|(name, holding)| (name, Some(holding))));
             for (name, heard) in self.ask_copies().await {
@@ -42,7 +43,17 @@ impl Pair {
                 *known = heard.or(known.take()); // what was heard once holds until it is heard otherwise
             }
             match self.judge_opening(&answers) {
-                Opening::Lead { silent } if self.must_wait_for(&silent) => sleep(HALTED_PAUSE).await,
+                Opening::Lead { silent } if self.must_wait_for(&silent) => {
+                    if !std::mem::replace(&mut has_warned, true) {
+                        warn!(
+                            shard = self.shard.name,
+                            ?silent,
+                            "start_alone = \"wait\": taking no writes before more copies \
+                            answer; start them, or set start_alone = \"lead\" and restart this node"
+                        );
+                    }
+                    sleep(HALTED_PAUSE).await;
+                }
                 Opening::Lead { silent } => {
                     if !self.begin_to_lead(&silent).await {
                         return; // the store has failed: nothing changes that but a restart
@@ -61,17 +72,7 @@ impl Pair {
     /// this one included, cannot be had.
     fn must_wait_for(&self, silent: &[NodeName]) -> bool {
         let copies = self.shard.copies.len();
-        let waits = self.around.settings.start_alone == StartAlone::Wait && (copies - silent.len()) * 2 <= copies;
-        if waits {
-            let names: Vec<&str> = silent.iter().map(NodeName::as_str).collect();
-            warn!(
-                shard = self.shard.name,
-                silent = names.join(", "),
-                "start_alone = \"wait\": taking no writes before more copies answer; start them, or set \
-                 start_alone = \"lead\" and restart this node"
-            );
-        }
-        waits
+        self.around.settings.start_alone == StartAlone::Wait && (copies - silent.len()) * 2 <= copies
     }
 
     /// Asks every copy what it holds.

@@ -144,12 +144,12 @@ impl Leader {
         self.pins.get(replica).is_some_and(|pin| !pin.has_lapsed(now))
     }
 
-    /// Begins a snapshot for a replica from this seq; false when too many are under way. A new one replaces the replica's
-    /// old one.
+    /// Begins a snapshot for a replica from this seq; false when too many are under way, or it is none of ours. A new one
+    /// replaces the replica's old one.
     pub fn pin(&mut self, replica: &NodeName, id: u64, seq: Seq, now: Instant) -> bool {
         self.drop_lapsed_pins(now);
         self.pins.remove(replica);
-        if self.pins.len() >= SNAPSHOTS_MAX {
+        if self.pins.len() >= SNAPSHOTS_MAX || !self.replicas.contains_key(replica) {
             return false;
         }
         self.pins.insert(replica.clone(), Pin { id, seq, last_request: now });

@@ -154,7 +154,7 @@ impl Pair {
             .writer
             .published()
             .with_history(|history| self.leader.lock().pin(from, id, history.end(), now).then(|| history.clone()));
-        let Some(history) = history else { return ended("other replicas are receiving snapshots; ask again") };
+        let Some(history) = history else { return ended("no place for a snapshot: others are receiving theirs") };
         info!(shard = self.shard.name, replica = %from, end = history.end().0, "giving a snapshot");
         SnapshotAnswer::Began { id, shard_uid, history }
     }

@@ -118,6 +118,14 @@ fn trim_is_held_by_a_snapshot_until_it_lapses() {
     assert_eq!(trimmed_to(&mut leader, 20, clock.now()), Some(20));
 }
 
+/// The bug: a node that is no replica by this node's file could hold the log and both places for snapshots.
+#[test]
+fn pin_of_a_stranger_is_refused() {
+    let (mut leader, now) = (leader(), Clock::manual().now());
+    assert!(!leader.pin(&name("B/1"), 1, Seq(3), now));
+    assert_eq!(trimmed_to(&mut leader, 20, now), Some(20));
+}
+
 #[test]
 fn pins_beyond_the_bound_are_refused_and_a_new_one_replaces_the_same_replicas() {
     let now = Clock::manual().now();
