@@ -46,9 +46,40 @@ type Answer = Result<Discarded, Refused>;
 /// A request to the task that follows. One at a time: a second one is refused.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    waiting: Mutex<Option<oneshot::Sender<Answer>>>,
+    waiting: Mutex<Slot>,
     /// Wakes the task from its pause after a failure.
     pub(super) arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Who asked last: only they may withdraw what waits.
+    ticket: u64,
+    reply: Option<oneshot::Sender<Answer>>,
+}
+
+impl Requests {
+    /// Enters a request; none when another one waits.
+    fn enter(&self) -> Option<(u64, oneshot::Receiver<Answer>)> {
+        let mut slot = self.waiting.lock();
+        if slot.reply.is_some() {
+            return None;
+        }
+        let (reply, answer) = oneshot::channel();
+        *slot = Slot { ticket: slot.ticket + 1, reply: Some(reply) };
+        Some((slot.ticket, answer))
+    }
+
+    /// Takes what waits: from here on it is done.
+    fn take(&self) -> Option<oneshot::Sender<Answer>> {
+        self.waiting.lock().reply.take()
+    }
+
+    /// Withdraws a request; false when it is under way.
+    fn withdraw(&self, ticket: u64) -> bool {
+        let mut slot = self.waiting.lock();
+        slot.ticket == ticket && slot.reply.take().is_some()
+    }
 }
 
 impl Pair {
@@ -56,19 +87,14 @@ impl Pair {
     /// follows has not come to by the deadline is withdrawn.
     pub async fn reset(&self, deadline: Instant) -> Answer {
         self.check_reset()?;
-        let (reply, mut answer) = oneshot::channel();
-        {
-            let mut waiting = self.resets.waiting.lock();
-            if waiting.is_some() {
-                return Err(Refused::Conflict(format!("node {} is being reset already", self.me.name)));
-            }
-            *waiting = Some(reply);
-        }
+        let Some((ticket, mut answer)) = self.resets.enter() else {
+            return Err(Refused::Conflict(format!("node {} is being reset already", self.me.name)));
+        };
         self.resets.arrived.notify_one();
         let left = deadline.saturating_duration_since(self.around.clock.now());
         let answered = match timeout(left, &mut answer).await {
             Ok(answered) => answered,
-            Err(_) if self.resets.waiting.lock().take().is_some() => {
+            Err(_) if self.resets.withdraw(ticket) => {
                 let state = self.follow_state();
                 return Err(Refused::Conflict(format!(
                     "node {} has not come to it in time (it is {}), and was told to forget it",
@@ -97,7 +123,7 @@ impl Pair {
 
     /// Does what was asked for, if something was. Called by the task that follows, between two polls.
     pub(super) async fn maybe_reset(&self) {
-        let Some(reply) = self.resets.waiting.lock().take() else { return };
+        let Some(reply) = self.resets.take() else { return };
         let answer = self.discard().await;
         let _ = reply.send(answer); // whoever asked may have left; it is done all the same
     }
@@ -133,5 +159,24 @@ impl Pair {
             Ok(engine)
         });
         made.await.map_err(|state| state.problem().unwrap_or_default().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bug: a request that was under way when its time was over withdrew the one that had come after it, and told its
+    /// operator that nothing was done.
+    #[test]
+    fn request_that_is_under_way_is_not_withdrawn_nor_is_the_one_behind_it() {
+        let requests = Requests::default();
+        let (first, _first_answer) = requests.enter().unwrap();
+        assert!(requests.enter().is_none(), "one at a time");
+        assert!(requests.take().is_some());
+        let (second, _second_answer) = requests.enter().unwrap();
+        assert!(!requests.withdraw(first), "it is under way");
+        assert!(requests.withdraw(second));
+        assert!(requests.take().is_none() && !requests.withdraw(second));
     }
 }
