@@ -281,7 +281,8 @@ fn cache_stats(db: &Database) -> CacheStats {
     CacheStats {
         bytes: stats.used_bytes() as u64,
         hits: stats.read_hits(),
-        misses: stats.read_misses(),
+        // redb reads hits and total one after the other and subtracts: under load the difference can wrap.
+        misses: i64::try_from(stats.read_misses()).map_or(0, i64::unsigned_abs),
         evictions: stats.evictions(),
     }
 }
