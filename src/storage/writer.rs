@@ -24,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tracing::error;
 
@@ -117,6 +118,8 @@ pub struct Writer {
     upkeep: UpkeepSource,
     /// The last commit took entries from the log; there may be more to take.
     is_trimming: bool,
+    /// Where those run who wait for answers; none: they are answered from the writer's own thread.
+    runtime: Option<runtime::Handle>,
 }
 
 /// How a writer is set up.
@@ -176,6 +179,7 @@ impl Writer {
             metrics: options.metrics,
             upkeep,
             is_trimming: false,
+            runtime: None,
         }
     }
 
@@ -328,8 +332,17 @@ impl Writer {
             Ok(()) => self.publish(&plan.batch),
             Err(failure) => self.fail(failure),
         }
-        for waiting in plan.waiting {
-            waiting.answer(&result);
+        self.answer(plan.waiting, result);
+    }
+
+    /// Answers all who wait for a commit. Many are answered from the runtime on which they wait: there, waking a task is
+    /// a push to the worker's own queue; from this thread it is a lock each, and often a system call.
+    fn answer(&self, waiting: Vec<Waiting>, result: Result<(), Error>) {
+        let is_alone = waiting.len() < 2;
+        let answer_all = move || waiting.into_iter().for_each(|waiting| waiting.answer(&result));
+        match &self.runtime {
+            Some(runtime) if !is_alone => drop(runtime.spawn(async move { answer_all() })),
+            _ => answer_all(),
         }
     }
 
