@@ -21,7 +21,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime;
@@ -35,6 +35,9 @@ use super::{Batch, Engine, Error, LogEntry, State};
 use crate::clock::Clock;
 use crate::metrics::{self, Committed, Metrics};
 use crate::types::{Change, Entry, Epoch, History, Incarnation, Key, Mutation, Seq, ShardIndex, Space, UnixMs};
+
+/// How long a batch waits for room in the engine before it is refused.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 
 /// What the writer shows to readers: only what is durable (rule 8).
 #[derive(Debug)]
@@ -139,6 +142,8 @@ struct Plan {
     batch: Batch,
     /// Free space, asked once per batch.
     free_bytes: Option<Option<u64>>,
+    /// Whether the engine has room, asked once per batch.
+    has_room: Option<bool>,
     /// Keys that the batch touches, and whether they exist after it: later items of the batch decide on them (rule 7).
     exists: HashMap<(Space, Key), bool>,
     waiting: Vec<Waiting>,
@@ -250,6 +255,7 @@ impl Writer {
         if self.clock.now() >= deadline {
             return Err(Refusal::DeadlinePassed);
         }
+        self.check_room(plan)?;
         let is_put = matches!(mutation.change, Change::Put(_));
         let needed = if is_put { self.free_bytes_for(mutation.size()) } else { self.last_reserve() };
         self.check_free_space(plan, needed)?;
@@ -280,6 +286,12 @@ impl Writer {
         self.min_free_bytes / 4
     }
 
+    /// Writes wait a while for room before they are refused: the engine is catching up.
+    fn check_room(&self, plan: &mut Plan) -> Result<(), Refusal> {
+        let has_room = *plan.has_room.get_or_insert_with(|| self.engine.room(ROOM_WAIT));
+        if has_room { Ok(()) } else { Err(Refusal::NoRoom) }
+    }
+
     fn check_free_space(&self, plan: &mut Plan, needed: u64) -> Result<(), Refusal> {
         match *plan.free_bytes.get_or_insert_with(|| self.engine.free_bytes()) {
             Some(free) if free < needed => Err(Refusal::DiskFull { free, needed }),
@@ -307,6 +319,7 @@ impl Writer {
             Mode::Closed(reason) => return Err(Refusal::Closed(reason.clone())),
             Mode::Leading { .. } => return Err(Refusal::Closed("this node leads the shard".into())),
         }
+        self.check_room(plan)?;
         let bytes = entries.iter().map(|entry| entry.bytes.len()).sum();
         self.check_free_space(plan, self.free_bytes_for(bytes))?;
         let first_expected = self.history.end().next();

@@ -107,7 +107,7 @@ fn refused(pair: &Pair, refusal: Refusal) -> Error {
         }
         Refusal::DeadlinePassed => Error::new(Code::Deadline, refusal.to_string())
             .hint("nothing was written: the shard is slow or overloaded; allow more time, or write less at once"),
-        Refusal::Overloaded => {
+        Refusal::Overloaded | Refusal::NoRoom => {
             Error::new(Code::Overloaded, refusal.to_string()).hint("nothing was written; write again more slowly")
         }
         Refusal::DiskFull { .. } => Error::new(Code::DiskFull, refusal.to_string()).hint(
