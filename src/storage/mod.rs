@@ -13,6 +13,7 @@ mod plan;
 
 mod holder;
 pub mod open;
+pub mod log;
 
 pub mod files;
 mod layout;
