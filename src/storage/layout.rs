@@ -241,11 +241,6 @@ pub(super) fn read_state(txn: &ReadTransaction, unclean: bool) -> Result<State, 
     })
 }
 
-/// The position as this read transaction sees it.
-pub(super) fn read_position(txn: &ReadTransaction) -> Result<Position, Error> {
-    Meta::open(txn).map_err(fault)?.must(MetaRow::Position, take_position)
-}
-
 /// The log must hold `log_start + 1 ..= end`; looks at its ends and its length, which cost nothing.
 fn check_log(txn: &ReadTransaction, position: Position) -> Result<(), Error> {
     let Position { end, applied, log_start, .. } = position;

@@ -248,6 +248,10 @@ impl Engine for MemoryEngine {
         })
     }
 
+    fn log_extent(&self) -> Result<(Seq, u64), Error> {
+        self.read(|contents| Ok((contents.state.log_start, contents.state.log_bytes)))
+    }
+
     fn free_bytes(&self) -> Option<u64> {
         self.faults.lock().free_bytes
     }

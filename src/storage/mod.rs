@@ -19,6 +19,7 @@ pub mod files;
 mod layout;
 mod migrate;
 mod transaction;
+mod view;
 
 pub mod checksum;
 pub mod compact;
@@ -29,6 +30,8 @@ pub mod redb;
 mod suite;
 
 pub mod writer;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -258,6 +261,23 @@ pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
 
     /// Sizes as of now.
     fn stats(&self) -> Result<Stats, Error>;
+
+    /// The entry before the first that the log holds, and the bytes of those that it holds: cheap, for every commit.
+    fn log_extent(&self) -> Result<(Seq, u64), Error> {
+        self.stats().map(|stats| (stats.log_start, stats.log_bytes))
+    }
+
+    /// Whether there is room for more writes; waits for it, at most so long. A commit without room is done all the same:
+    /// its caller keeps to the bound.
+    fn room(&self, wait: Duration) -> bool {
+        let _ = wait;
+        true
+    }
+
+    /// Brings all that is applied into the file itself, where part of it stands beside it.
+    fn flush(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Bytes that can still be written to the disk the file is on; none where that has no meaning.
     fn free_bytes(&self) -> Option<u64>;
