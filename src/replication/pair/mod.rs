@@ -37,7 +37,7 @@ use crate::metrics::{self, Metrics};
 use crate::peer::{Local, Pool};
 use crate::random::Random;
 use crate::storage::writer::{Handle, Upkeep};
-use crate::storage::{Engine, Files, State};
+use crate::storage::{Engine, Files, State, Stats};
 use crate::types::{Incarnation, NodeName, Seq, ShardUid};
 
 pub use follower::{FollowState, Follower};
@@ -266,8 +266,11 @@ pub fn upkeep_source(
         queue_bytes_max: settings.queue_bytes_max,
         queue_entries_max: settings.queue_entries_max,
     };
-    move |engine, end| match engine.stats() {
-        Ok(stats) => leader.lock().upkeep(&stats, bounds, end, clock.now()),
+    move |engine, end| match engine.log_extent() {
+        Ok((log_start, log_bytes)) => {
+            let stats = Stats { log_start, log_bytes, ..Stats::default() };
+            leader.lock().upkeep(&stats, bounds, end, clock.now())
+        }
         Err(_) => Upkeep::default(), // the commit that follows says what is wrong
     }
 }
