@@ -33,8 +33,8 @@ pub trait Directory: Send + Sync + Debug + 'static {
 
 /// An open file of a [`Directory`]. Offsets and lengths are in bytes.
 pub trait SegmentFile: Send + Sync + Debug + 'static {
-    /// How long the file is.
-    fn len(&self) -> io::Result<u64>;
+    /// How many bytes the file has.
+    fn size(&self) -> io::Result<u64>;
 
     /// Fills `out` from `offset` on; an error when the file ends before.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
@@ -105,7 +105,7 @@ impl Directory for FileDirectory {
 struct FileSegment(File);
 
 impl SegmentFile for FileSegment {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 
