@@ -138,7 +138,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("shard.redb");
         older_file(&path);
-        assert_eq!(open(&path, STEPS).unwrap_err(), OpenFault::Format { found: FORMAT - 1, known: FORMAT });
+        assert_eq!(open(&path, &[]).unwrap_err(), OpenFault::Format { found: FORMAT - 1, known: FORMAT });
         assert!(has_row(&path, "position_in_life"));
         let txn = Database::open(&path).unwrap().begin_write().unwrap();
         layout::write_format(&txn, FORMAT + 1).unwrap();

@@ -495,7 +495,8 @@ impl Engine for Logged {
         let keys = inner.read(|| inner.keys())?;
         let Stats { file_bytes, cache, .. } = inner.file.stats()?;
         let (log_start, log_bytes) = self.log_extent()?;
-        let file_bytes = file_bytes + inner.front.get().map_or(0, |front| front.log.file_bytes());
+        let in_log = inner.front.get().map_or(Ok(0), |front| inner.read(|| front.log.file_bytes()))?;
+        let file_bytes = file_bytes + in_log;
         Ok(Stats { keys, file_bytes, log_bytes, log_start, cache })
     }
 
