@@ -18,7 +18,7 @@ pub trait Directory: Send + Sync + Debug + 'static {
     /// The names of the files in it, in any order.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Makes an empty file, or empties the one that is there.
+    /// Makes an empty file; an error when there is one with this name.
     fn create(&self, name: &str) -> io::Result<Box<dyn SegmentFile>>;
 
     /// Opens a file that is there, to read and write.
@@ -82,7 +82,7 @@ impl Directory for FileDirectory {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn SegmentFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true);
+        options.read(true).write(true).create_new(true);
         Ok(Box::new(FileSegment(options.open(self.path.join(name))?)))
     }
 

@@ -36,7 +36,7 @@ use parking_lot::Mutex;
 use self::frame::Head;
 use self::recent::Recent;
 use self::segment::{Gathered, Segment, failed, file_name};
-use self::tail::{Maker, Open, Tail};
+use self::tail::{Ahead, Maker, Tail};
 use crate::storage::open::OpenFault;
 use crate::storage::{Entries, Error, LogEntry};
 use crate::types::{Seq, ShardIndex};
@@ -83,9 +83,9 @@ pub struct Log {
     maker: Maker,
     /// Held by an append until it is durable.
     tail: Mutex<Tail>,
-    /// The next segment, if it is ready; held while it is made, by [`Log::prepare`] or by an append that waits for it.
+    /// The next segment; held while it is made, by [`Log::prepare`] or by an append that waits for it.
     /// Locked after `tail`, before `view`.
-    next: Mutex<Option<Open>>,
+    ahead: Mutex<Ahead>,
     /// What readers may see. Never held while waiting for the disk.
     view: Mutex<View>,
     /// The first error; set once, and final.
@@ -119,10 +119,13 @@ impl Log {
         let maker = Maker { directory, id, shard, options };
         let mut tail = Tail::fresh(maker.make(0)?, after);
         let head = tail.encode(id, [].iter(), after); // without entries: from it the log knows where it begins
-        let next = if head.last { Some(maker.make(1)?) } else { None };
+        let mut ahead = Ahead::new(1, None);
+        if head.last {
+            ahead.ensure(&maker)?;
+        }
         tail.write(&head)?;
         let segments = VecDeque::from([Arc::new(Segment::beginning_with(&head))]);
-        Ok(Log::with(maker, tail, next, segments, Recent::new(after, options.recent_bytes)))
+        Ok(Log::with(maker, tail, ahead, segments, Recent::new(after, options.recent_bytes)))
     }
 
     /// Opens the log that `create` made. Cuts off what a crash left half written at its end, and refuses a log in which
@@ -137,11 +140,11 @@ impl Log {
         opening::open(Maker { directory, id, shard, options }, applied)
     }
 
-    fn with(maker: Maker, tail: Tail, next: Option<Open>, segments: VecDeque<Arc<Segment>>, recent: Recent) -> Log {
+    fn with(maker: Maker, tail: Tail, ahead: Ahead, segments: VecDeque<Arc<Segment>>, recent: Recent) -> Log {
         assert!(maker.options.segment_bytes <= 1 << 30, "offsets in a segment, its last frame included, are 32 bits");
         let (end, bytes, is_half_full) = (tail.end, tail.bytes, tail.is_half_full());
         let view = Mutex::new(View { segments, end, bytes, recent, is_half_full });
-        Log { maker, tail: Mutex::new(tail), next: Mutex::new(next), view, failure: OnceLock::new() }
+        Log { maker, tail: Mutex::new(tail), ahead: Mutex::new(ahead), view, failure: OnceLock::new() }
     }
 
     /// Appends `entries`, and that entries are to be applied up to `apply_to`, as one frame; durable as a whole when it
@@ -165,15 +168,11 @@ impl Log {
     /// Writes one frame, in the next segment if this one is closed.
     fn write(&self, tail: &mut Tail, entries: &[LogEntry], apply_to: Seq) -> Result<Head, Error> {
         if tail.closed {
-            let next = self.next.lock().take().expect("a segment is closed when the next one is durable");
-            tail.enter(next);
+            tail.enter(self.ahead.lock().take());
         }
         let head = tail.encode(self.maker.id, entries.iter().map(|entry| &entry.bytes), apply_to);
         if head.last {
-            let mut next = self.next.lock();
-            if next.is_none() {
-                *next = Some(self.maker.make(head.place.segment + 1)?);
-            }
+            self.ahead.lock().ensure(&self.maker)?;
         }
         tail.write(&head)?;
         Ok(head)
@@ -183,18 +182,11 @@ impl Log {
     /// the path of commits; an append that needs a segment and finds none makes it itself.
     pub fn prepare(&self) -> Result<(), Error> {
         self.check()?;
-        let mut next = self.next.lock();
-        let last = {
-            let view = self.view.lock();
-            view.segments.back().filter(|_| view.is_half_full).map(|last| last.number)
-        };
-        let Some(last) = last else { return Ok(()) };
-        self.lasting(|| {
-            let mut open = next.take().map_or_else(|| self.maker.make(last + 1), Ok)?;
-            self.maker.fill(&mut open)?;
-            *next = Some(open);
-            Ok(())
-        })
+        if !self.view.lock().is_half_full {
+            return Ok(());
+        }
+        let mut ahead = self.ahead.lock();
+        self.lasting(|| ahead.ensure(&self.maker).and_then(|next| self.maker.fill(next)))
     }
 
     /// Entries after `after`, in order, about `bytes_max` bytes of them, at least one if there is one.

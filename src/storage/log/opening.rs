@@ -12,7 +12,7 @@ use super::frame::{HEAD_BYTES, HEADER_BYTES};
 use super::recent::Recent;
 use super::recover::{self, End, Next, Peek, Scan, Wanted};
 use super::segment::{Segment, failed, file_name, number_of, read};
-use super::tail::{Maker, Open, Tail};
+use super::tail::{Ahead, Maker, Open, Tail};
 use super::{Log, Recovered};
 use crate::storage::open::OpenFault;
 use crate::storage::{Error, LogEntry};
@@ -32,13 +32,13 @@ pub(super) fn open(maker: Maker, applied: Seq) -> Result<(Log, Recovered), OpenF
     for peek in peeks.iter().take(selection.leftover) {
         remove(&maker, peek.segment)?;
     }
-    let (tail, next) = (settle_tail(&maker, &end)?, settle_next(&maker, &end)?);
+    let (tail, ahead) = (settle_tail(&maker, &end)?, settle_next(&maker, &end)?);
     let firsts = peeks.iter().skip(selection.leftover).filter_map(|peek| peek.first);
     let firsts = firsts.filter(|head| head.place.segment <= end.last.place.segment);
     let segments = firsts.map(|head| Arc::new(Segment::beginning_with(&head))).collect();
     let recent = Recent::new(tail.end, maker.options.recent_bytes); // what was read shares large buffers: not kept
     let recovered = Recovered { entries, apply_to: end.last.apply_to.max(applied) };
-    Ok((Log::with(maker, tail, next, segments, recent), recovered))
+    Ok((Log::with(maker, tail, ahead, segments, recent), recovered))
 }
 
 /// The numbers of the segments, in order.
@@ -100,13 +100,14 @@ fn settle_tail(maker: &Maker, end: &End) -> Result<Tail, Error> {
 }
 
 /// Opens the segment that follows, or removes it when its preparation may not have been completed.
-fn settle_next(maker: &Maker, end: &End) -> Result<Option<Open>, Error> {
+fn settle_next(maker: &Maker, end: &End) -> Result<Ahead, Error> {
     let segment = end.last.place.segment + 1;
-    match end.next {
-        Next::None => Ok(None),
-        Next::Unready => remove(maker, segment).map(|()| None),
-        Next::Ready { cut } => settle(maker, segment, cut.then_some(HEADER_BYTES)).map(Some),
-    }
+    let open = match end.next {
+        Next::None => None,
+        Next::Unready => remove(maker, segment).map(|()| None)?,
+        Next::Ready { cut } => Some(settle(maker, segment, cut.then_some(HEADER_BYTES))?),
+    };
+    Ok(Ahead::new(segment, open))
 }
 
 fn settle(maker: &Maker, segment: u32, cut: Option<u32>) -> Result<Open, Error> {

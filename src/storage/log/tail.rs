@@ -89,6 +89,35 @@ fn fill(file: &dyn SegmentFile, len: u32) -> io::Result<()> {
     file.sync_data()
 }
 
+/// The segment behind the one that is written to.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    /// Its number. Kept here, and not taken from what readers see, for they see a segment only when it has a frame: a
+    /// number that is used twice would empty a segment.
+    number: u32,
+    /// Durable, and without frames; none until it is made.
+    open: Option<Open>,
+}
+
+impl Ahead {
+    pub(super) fn new(number: u32, open: Option<Open>) -> Ahead {
+        Ahead { number, open }
+    }
+
+    /// Makes it, if it is not made.
+    pub(super) fn ensure(&mut self, maker: &Maker) -> Result<&mut Open, Error> {
+        let open = self.open.take().map_or_else(|| maker.make(self.number), Ok)?;
+        Ok(self.open.insert(open))
+    }
+
+    /// Gives it away, to be written to; it must be made.
+    pub(super) fn take(&mut self) -> Open {
+        let open = self.open.take().expect("a segment is closed only when the next one is durable");
+        self.number += 1;
+        open
+    }
+}
+
 /// Where the next frame goes. Moves only when a frame is durable.
 #[derive(Debug)]
 pub(super) struct Tail {

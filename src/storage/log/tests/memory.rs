@@ -85,9 +85,12 @@ impl Directory for MemoryDirectory {
     fn create(&self, name: &str) -> io::Result<Box<dyn SegmentFile>> {
         self.call()?;
         let mut files = self.0.files.lock();
-        let contents = files.entry(name.to_owned()).or_default();
-        contents.lock().clear();
-        Ok(Box::new(MemoryFile(Arc::clone(contents), self.clone())))
+        if files.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let contents = Contents::default();
+        files.insert(name.to_owned(), Arc::clone(&contents));
+        Ok(Box::new(MemoryFile(contents, self.clone())))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn SegmentFile>> {
