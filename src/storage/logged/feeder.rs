@@ -117,9 +117,6 @@ fn run(inner: &Inner) {
         if inner.failure.get().is_some() {
             return; // said where it failed
         }
-        if let Some(Err(error)) = inner.front.get().map(|front| front.log.prepare()) {
-            inner.fail(&error);
-        }
     }
     drop(failing);
 }

@@ -141,7 +141,8 @@ pub enum Fed {
 }
 
 impl Logged {
-    /// Brings all that is applied into the file, and lets go of what the log no longer needs.
+    /// Brings all that is applied into the file, lets go of what the log no longer needs, and makes its next segment ready
+    /// when it is time for that.
     pub fn feed_once(&self) -> Result<Fed, Error> {
         self.inner.feed_once(false)
     }
@@ -316,7 +317,7 @@ impl Inner {
             return Ok(Fed::NoSpace);
         }
         let frozen = self.freeze();
-        let fed = self.feed(frozen.as_ref(), seals).and_then(|()| self.drop_segments());
+        let fed = self.feed(frozen.as_ref(), seals).and_then(|()| self.tend_log());
         fed.inspect_err(|error| self.fail(error))?;
         Ok(if frozen.is_some() { Fed::Done } else { Fed::Nothing })
     }
@@ -348,7 +349,9 @@ impl Inner {
     /// Brings what is frozen into the file, and shows it there.
     fn feed(&self, frozen: Option<&Frozen>, seals: bool) -> Result<(), Error> {
         let seal = {
-            let row = self.commits.lock().row.filter(|row| seals && !row.is_sealed);
+            let (commits, state) = (self.commits.lock(), self.state.read());
+            let needs_no_log = seals && state.applied == state.history.end();
+            let row = commits.row.filter(|row| needs_no_log && !row.is_sealed);
             row.map(|row| LogRow { is_sealed: true, ..row })
         };
         match (frozen, seal) {
@@ -374,12 +377,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Deletes the segments that nobody needs: their effects are in the file, and no replica is behind them.
-    fn drop_segments(&self) -> Result<(), Error> {
+    /// Deletes the segments that nobody needs, for their effects are in the file, and no replica is behind them. Makes the
+    /// next one ready.
+    fn tend_log(&self) -> Result<(), Error> {
         let Some(Front { log, .. }) = self.front.get() else { return Ok(()) };
         let start = self.commits.lock().extent.start;
         log.drop_through(start.min(self.layers.load().file.position.applied), 0)?;
-        Ok(())
+        log.prepare()
     }
 
     /// Bytes that a feed of all that is in memory may take: the values, and a path of new pages for each key, for the tree
