@@ -21,7 +21,9 @@
 //! [`Logged::feed_once`] is plain code; `feeder` is the thread that calls it. The idea is that of a log-structured merge
 //! tree's memory table, with a B-tree below it.
 
+mod commit;
 mod extent;
+mod feed;
 mod feeder;
 mod layers;
 mod overlay;
@@ -41,18 +43,12 @@ pub use place::{Beside, Place};
 use self::extent::Extent;
 use self::feeder::{Bell, Feeder};
 use self::layers::Layers;
-use self::overlay::Overlay;
 use super::layout::{self, LogRow};
-use super::log::{self, Log, LogId};
-use super::plan::{Plan, Position};
+use super::log::{self, Log};
 use super::redb::RedbEngine;
-use super::transaction::Feed;
-use super::{ApplyRule, Batch, Chunk, Engine, Entries, Error, LogEntry, State, Stats};
+use super::{Batch, Chunk, Engine, Entries, Error, State, Stats};
 use crate::random::Random;
-use crate::types::{Cursor, Entry, History, Key, NodeName, Record, Seq, ShardIndex, Space};
-
-/// Bytes of entries that are read back at once, when earlier ones are applied.
-const READ_BACK_BYTES: usize = 4 << 20;
+use crate::types::{Cursor, Key, NodeName, Record, Seq, ShardIndex, Space};
 
 /// How large the parts may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,14 +117,6 @@ struct Commits {
     cursors: BTreeMap<NodeName, Option<Cursor>>,
 }
 
-/// What a feed brings into the file.
-struct Frozen {
-    overlay: Arc<Overlay>,
-    history: History,
-    position: Position,
-    cursors: Vec<(NodeName, Option<Cursor>)>,
-}
-
 /// What a feed came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fed {
@@ -172,126 +160,6 @@ impl Inner {
         result
     }
 
-    fn commit(&self, batch: &Batch) -> Result<(), Error> {
-        let mut commits = self.commits.lock();
-        self.check()?;
-        let plan = Plan::new(&self.state.read(), batch);
-        if !batch.has_effect(&plan) {
-            return Ok(());
-        }
-        let committed = if self.front.get().is_none() && !self.may_begin_log(batch) {
-            self.commit_to_file(&mut commits, batch)
-        } else {
-            self.commit_to_log(&mut commits, batch, &plan)
-        };
-        committed.inspect_err(|error| self.fail(error))
-    }
-
-    /// Whether a batch is the first of a file that has all its data: from here on it has a log.
-    fn may_begin_log(&self, batch: &Batch) -> bool {
-        let state = self.state.read();
-        let is_whole = !state.incoming && batch.incoming.is_none() && state.applied == state.history.end();
-        let is_plain = batch.install.is_empty() && batch.adopt.is_none() && batch.apply_rule == ApplyRule::InOrder;
-        is_whole && is_plain && !batch.append.is_empty()
-    }
-
-    /// There is no log: a batch is a redb transaction.
-    fn commit_to_file(&self, commits: &mut Commits, batch: &Batch) -> Result<(), Error> {
-        self.file.commit(batch)?;
-        let mut state = self.state.write();
-        *state = State { unclean: state.unclean, ..self.file.state()? };
-        commits.extent = Extent::of(&state);
-        let layers = self.layers.load();
-        self.layers.store(Arc::new(Layers { file: self.file.view(), ..Layers::clone(&layers) }));
-        Ok(())
-    }
-
-    fn commit_to_log(&self, commits: &mut Commits, batch: &Batch, plan: &Plan) -> Result<(), Error> {
-        assert!(
-            batch.install.is_empty() && batch.adopt.is_none() && batch.apply_rule == ApplyRule::InOrder,
-            "a snapshot is received into a file of its own, which has no log yet"
-        );
-        let facts = facts_of(batch);
-        if !facts.is_empty() {
-            self.file.commit(&facts)?;
-        }
-        let (after, to) = (plan.apply_after, plan.position.applied);
-        let mut earlier = Vec::new();
-        if !batch.append.is_empty() || after < to {
-            let log = self.begin_log(commits)?;
-            earlier = self.earlier_entries(batch, after, to)?;
-            log.append(&batch.append, to)?;
-        }
-        for LogEntry { entry, bytes } in &batch.append {
-            commits.extent.push(entry.seq, bytes.len());
-        }
-        if let Some(trim) = &batch.trim {
-            commits.extent.trim(trim, to);
-        }
-        commits.cursors.extend(batch.cursors.iter().cloned());
-        let (log_start, log_bytes) = (commits.extent.start, commits.extent.bytes);
-        let active_bytes = {
-            let mut state = self.state.write();
-            let layers = self.layers.load();
-            let fresh = batch.append.iter().filter(|entry| after < entry.entry.seq && entry.entry.seq <= to);
-            earlier.iter().chain(fresh).for_each(|entry| layers.active.apply(entry));
-            state.roll(batch, Position { log_start, log_bytes, ..plan.position });
-            layers.active.bytes()
-        };
-        self.bell.ring(|ring| {
-            ring.has_work = true;
-            ring.is_full |= active_bytes >= self.sizes.feed_bytes;
-        });
-        Ok(())
-    }
-
-    /// Entries after `after`, up to `to`, that were appended before this batch.
-    fn earlier_entries(&self, batch: &Batch, after: Seq, to: Seq) -> Result<Vec<LogEntry>, Error> {
-        let here = batch.append.first().map_or(to, |first| Seq(first.entry.seq.0 - 1)).min(to);
-        let mut entries: Vec<LogEntry> = Vec::new();
-        let mut last = after;
-        while last < here {
-            let Entries::Found(found) = self.entries(last, READ_BACK_BYTES)? else {
-                return Err(Error::Corrupt(format!(
-                    "the log no longer holds what follows {last}, which is not applied"
-                )));
-            };
-            if found.is_empty() {
-                layout::expect_end(last, here)?;
-            }
-            for bytes in found {
-                let entry = Entry::decode(bytes.clone());
-                let entry = entry.map_err(|what| layout::damaged(format_args!("the entry after {last}"), what))?;
-                layout::expect_next(last, entry.seq)?;
-                last = entry.seq;
-                entries.extend((last <= here).then_some(LogEntry { entry, bytes }));
-            }
-        }
-        Ok(entries)
-    }
-
-    /// The log, which the file names before anything is in it: so that no file is ever served without it.
-    ///
-    /// A crash in between leaves a file that names a log without entries, which says so (`is_sealed`).
-    fn begin_log(&self, commits: &mut Commits) -> Result<&Log, Error> {
-        if let (Some(Front { log, .. }), Some(row)) = (self.front.get(), &mut commits.row) {
-            if row.is_sealed {
-                self.file.set_log(&LogRow { is_sealed: false, ..*row })?;
-                row.is_sealed = false;
-            }
-            return Ok(log);
-        }
-        let after = self.state.read().history.end();
-        let row = LogRow { id: LogId(self.random.id()), after, is_sealed: true };
-        self.file.set_log(&row)?;
-        let directory = self.place.create(row.id).map_err(|fault| Error::Failed(fault.to_string()))?;
-        let log = Log::create(directory, row.id, self.shard, after, self.sizes.log)?;
-        let row = LogRow { is_sealed: false, ..row };
-        self.file.set_log(&row)?;
-        commits.row = Some(row);
-        Ok(&self.front.get_or_init(|| Front { log, after }).log)
-    }
-
     fn entries(&self, after: Seq, bytes_max: usize) -> Result<Entries, Error> {
         let Some(front) = self.front.get() else { return self.file.entries(after, bytes_max) };
         let (start, end) = {
@@ -308,95 +176,6 @@ impl Inner {
             return self.file.view().entries(after, front.after, bytes_max);
         }
         front.log.read(after, bytes_max)
-    }
-
-    fn feed_once(&self, seals: bool) -> Result<Fed, Error> {
-        let _one_at_a_time = self.feeding.lock();
-        self.check()?;
-        if !self.has_space_to_feed() {
-            return Ok(Fed::NoSpace);
-        }
-        let frozen = self.freeze();
-        let fed = self.feed(frozen.as_ref(), seals).and_then(|()| self.tend_log());
-        fed.inspect_err(|error| self.fail(error))?;
-        Ok(if frozen.is_some() { Fed::Done } else { Fed::Nothing })
-    }
-
-    /// Takes what was written so far out of the way of what comes; none when the file has it all.
-    fn freeze(&self) -> Option<Frozen> {
-        let mut commits = self.commits.lock();
-        let state = self.state.write();
-        let layers = self.layers.load_full();
-        if self.front.get().is_none() || (layers.file.position.applied == state.applied && commits.cursors.is_empty()) {
-            return None;
-        }
-        let overlay = Arc::clone(&layers.active);
-        let frozen = Some(Arc::clone(&overlay));
-        self.layers.store(Arc::new(Layers { active: Arc::default(), frozen, file: Arc::clone(&layers.file) }));
-        let applied = state.applied;
-        let position = Position {
-            end: applied,
-            applied,
-            log_start: commits.extent.start.min(applied),
-            log_bytes: commits.extent.bytes_up_to(applied),
-        };
-        let rows = state.history.rows().iter().filter(|row| row.first <= applied).cloned().collect();
-        let history = History::new(rows, applied)
-            .unwrap_or_else(|fault| unreachable!("the rows up to an entry are its history: {fault}"));
-        Some(Frozen { overlay, history, position, cursors: std::mem::take(&mut commits.cursors).into_iter().collect() })
-    }
-
-    /// Brings what is frozen into the file, and shows it there.
-    fn feed(&self, frozen: Option<&Frozen>, seals: bool) -> Result<(), Error> {
-        let seal = {
-            let (commits, state) = (self.commits.lock(), self.state.read());
-            let needs_no_log = seals && state.applied == state.history.end();
-            let row = commits.row.filter(|row| needs_no_log && !row.is_sealed);
-            row.map(|row| LogRow { is_sealed: true, ..row })
-        };
-        match (frozen, seal) {
-            (Some(frozen), seal) => {
-                let known = self.file.state()?.history.end();
-                let rows: Vec<_> = frozen.history.rows().iter().filter(|row| row.first > known).cloned().collect();
-                frozen.overlay.with_sorted(|records| {
-                    let (position, cursors) = (frozen.position, &frozen.cursors[..]);
-                    let feed = Feed { records, rows: &rows, cursors, position, log_row: seal.as_ref() };
-                    self.file.feed(&feed, frozen.history.clone())
-                })?;
-                let layers = self.layers.load();
-                let active = Arc::clone(&layers.active); // only a feed replaces it, and this is the one
-                self.layers.store(Arc::new(Layers { active, frozen: None, file: self.file.view() }));
-                self.bell.wake(); // there is room
-            }
-            (None, Some(seal)) => self.file.set_log(&seal)?,
-            (None, None) => {}
-        }
-        if seal.is_some() {
-            self.commits.lock().row = seal;
-        }
-        Ok(())
-    }
-
-    /// Deletes the segments that nobody needs, for their effects are in the file, and no replica is behind them. Makes the
-    /// next one ready.
-    fn tend_log(&self) -> Result<(), Error> {
-        let Some(Front { log, .. }) = self.front.get() else { return Ok(()) };
-        let start = self.commits.lock().extent.start;
-        log.drop_through(start.min(self.layers.load().file.position.applied), 0)?;
-        log.prepare()
-    }
-
-    /// Bytes that a feed of all that is in memory may take: the values, and a path of new pages for each key, for the tree
-    /// is copied on write; no more than a copy of the whole.
-    fn feed_need(&self) -> u64 {
-        const PATH_BYTES: u64 = 8 << 10;
-        let layers = self.layers.load();
-        let keys = layers.active.len() + layers.frozen.as_ref().map_or(0, |frozen| frozen.len());
-        layers.bytes() as u64 + (keys as u64 * PATH_BYTES).min(self.file.file_bytes().unwrap_or(u64::MAX))
-    }
-
-    fn has_space_to_feed(&self) -> bool {
-        self.file.free_bytes().is_none_or(|free| free >= self.feed_need())
     }
 
     fn chunk(&self, space: Space, after: Option<&Key>, bytes_max: usize) -> Result<Chunk, Error> {
@@ -517,10 +296,4 @@ impl Drop for Logged {
         }
         self.inner.close();
     }
-}
-
-/// The part of a batch that goes to the file at once.
-fn facts_of(batch: &Batch) -> Batch {
-    let Batch { shard_uid, cluster_uid, role, incoming, .. } = *batch;
-    Batch { shard_uid, cluster_uid, epoch: batch.epoch.clone(), role, incoming, ..Batch::default() }
 }
