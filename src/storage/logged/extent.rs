@@ -87,3 +87,59 @@ impl Extent {
         self.blocks.back().map_or(self.start, |block| block.end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn trim(up_to: u64, keep_bytes: u64, entries_max: usize) -> Trim {
+        Trim { up_to: Seq(up_to), keep_bytes, entries_max }
+    }
+
+    #[test]
+    fn part_that_nobody_has_looked_into_goes_as_a_whole_or_not_at_all() {
+        let mut extent = Extent::after(Seq(5));
+        extent.extend(Seq(100), 50_000);
+        extent.push(Seq(101), 5000);
+        let steps = [
+            (trim(99, 0, 9999), 5, 55_000),     // not all of it may go
+            (trim(101, 5001, 9999), 5, 55_000), // without it there would be too little
+            (trim(101, 5000, 9999), 100, 5000), // a byte less is kept
+            (trim(101, 5000, 9999), 100, 5000),
+            (trim(101, 4999, 9999), 101, 0),
+        ];
+        for (trim, start, bytes) in steps {
+            extent.trim(&trim, Seq(101));
+            assert_eq!((extent.start, extent.bytes), (Seq(start), bytes), "{trim:?}");
+        }
+    }
+
+    proptest! {
+        /// Against the rule itself: an entry goes when all before it are gone, nobody needs it, and it is not one of the
+        /// newest that fit in what is kept. Blocks may only keep more, and less than a block more.
+        #[test]
+        fn trim_takes_no_entry_too_many_and_keeps_less_than_a_block_too_many(
+            sizes in proptest::collection::vec(1_usize..3000, 1..80),
+            trims in proptest::collection::vec((0_u64..90, 0_u64..60_000, 0_u64..90), 1..5),
+        ) {
+            let mut extent = Extent::after(Seq::ZERO);
+            let mut exact = 0_u64;
+            for (at, size) in sizes.iter().enumerate() {
+                extent.push(Seq(at as u64 + 1), *size);
+            }
+            let bytes_after = |seq: u64| sizes.iter().skip(usize::try_from(seq).unwrap()).sum::<usize>() as u64;
+            for (up_to, keep_bytes, applied) in trims {
+                let bound = up_to.min(applied).min(sizes.len() as u64);
+                while exact < bound && bytes_after(exact) > keep_bytes {
+                    exact += 1;
+                }
+                extent.trim(&trim(up_to, keep_bytes, usize::MAX), Seq(applied));
+                prop_assert!(extent.start.0 <= exact, "{} of {exact} at most", extent.start);
+                prop_assert_eq!(extent.bytes, bytes_after(extent.start.0));
+                prop_assert!(bytes_after(extent.start.0) - bytes_after(exact) < BLOCK_BYTES + 3000);
+            }
+        }
+    }
+}

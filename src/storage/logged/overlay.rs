@@ -233,3 +233,120 @@ fn shared_bytes(bytes: &Bytes, part: &Bytes) -> Bytes {
     let (whole, inner) = (bytes.as_ptr_range(), part.as_ptr_range());
     if whole.start <= inner.start && inner.end <= whole.end { part.clone() } else { Bytes::copy_from_slice(part) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::types::key::KEY_BYTES_CEILING;
+    use crate::types::{Entry, Epoch, Incarnation, Mutation, NodeName, Seq, ShardIndex, UnixMs};
+
+    fn key(name: impl Into<Bytes>) -> Key {
+        Key::new(name, KEY_BYTES_CEILING).unwrap()
+    }
+
+    fn entry(seq: u64, changes: &[(&str, Option<&str>)]) -> LogEntry {
+        let mutations = changes.iter().map(|(name, value)| Mutation {
+            space: Space::Data,
+            key: key(name.to_string()),
+            change: value.map_or(Change::Delete, |value| Change::Put(Content::of(value.to_owned()))),
+        });
+        let entry = Entry {
+            shard: ShardIndex(0),
+            epoch: Epoch::first(NodeName::new("A/0")),
+            incarnation: Incarnation(1),
+            seq: Seq(seq),
+            time: UnixMs(1),
+            mutations: mutations.collect(),
+        };
+        LogEntry { bytes: entry.encode(), entry }
+    }
+
+    fn walked(overlay: &Overlay, after: Option<&str>, until: Option<&str>) -> Vec<(String, bool)> {
+        let (after, until) = (after.map(|name| key(name.to_owned())), until.map(|name| key(name.to_owned())));
+        let states = overlay.walk(after.as_ref(), until.as_ref()).into_iter();
+        states.map(|(key, record)| (String::from_utf8(key.as_bytes().to_vec()).unwrap(), record.is_some())).collect()
+    }
+
+    #[test]
+    fn walk_is_in_order_with_keys_from_before_and_after_the_first_walk() {
+        let overlay = Overlay::default();
+        overlay.apply(&entry(1, &[("c", Some("1")), ("a", Some("1"))]));
+        assert_eq!(walked(&overlay, None, None), [("a".into(), true), ("c".into(), true)]);
+        overlay.apply(&entry(2, &[("b", Some("2")), ("a", None), ("d", None)]));
+        assert_eq!(walked(&overlay, Some("a"), Some("c")), [("b".into(), true), ("c".into(), true)]);
+        assert_eq!(walked(&overlay, Some("c"), None), [("d".into(), false)]);
+        assert_eq!(walked(&overlay, Some("d"), Some("d")), []);
+        let all =
+            overlay.with_sorted(|states| states.iter().map(|(key, _)| key.as_bytes().to_vec()).collect::<Vec<_>>());
+        assert_eq!(all, [b"a", b"b", b"c", b"d"]);
+    }
+
+    #[test]
+    fn value_shares_the_entrys_memory_and_not_that_of_its_request() {
+        let overlay = Overlay::default();
+        let mut request = Bytes::from(vec![7; 100_000]);
+        let mut made_here = entry(1, &[("k", Some(""))]);
+        let value = request.split_to(100);
+        made_here.entry.mutations[0].change = Change::Put(Content::of(value.clone()));
+        made_here.bytes = made_here.entry.encode();
+        overlay.apply(&made_here);
+        let kept = overlay.get(Space::Data, &key("k")).unwrap().unwrap().content.value;
+        assert_eq!(kept, value);
+        assert!(!request.as_ptr_range().contains(&kept.as_ptr()) && kept.as_ptr() != value.as_ptr());
+        let received = Entry::decode(made_here.bytes.clone()).unwrap();
+        overlay.apply(&LogEntry { entry: received, bytes: made_here.bytes.clone() });
+        let kept = overlay.get(Space::Data, &key("k")).unwrap().unwrap().content.value;
+        assert!(made_here.bytes.as_ptr_range().contains(&kept.as_ptr()));
+    }
+
+    #[test]
+    fn keys_added_follows_what_is_below_and_what_comes_later() {
+        let overlay = Overlay::default();
+        let below = |key: &Key| Ok(key.as_bytes() == b"old");
+        overlay.apply(&entry(1, &[("old", Some("1")), ("new", Some("1")), ("nothing", None)]));
+        assert_eq!(overlay.keys_added(below), Ok(1));
+        overlay.apply(&entry(2, &[("old", None), ("nothing", Some("2"))]));
+        assert_eq!(overlay.keys_added(|_| panic!("looked up already")), Ok(1));
+        assert!(overlay.keys_added(|_| Err(Error::Failed("no".into()))).is_ok());
+        overlay.apply(&entry(3, &[("newer", None)]));
+        assert!(overlay.keys_added(|_| Err(Error::Failed("no".into()))).is_err());
+    }
+
+    #[test]
+    fn bytes_follow_values_that_are_replaced() {
+        let overlay = Overlay::default();
+        overlay.apply(&entry(1, &[("k", Some(""))]));
+        let empty = overlay.bytes();
+        overlay.apply(&entry(2, &[("k", Some(&"x".repeat(1000)))]));
+        assert_eq!(overlay.bytes(), empty + 1000);
+        overlay.apply(&entry(3, &[("k", None)]));
+        assert_eq!((overlay.bytes(), overlay.len()), (empty, 1));
+    }
+
+    /// An entry's mutations are seen all or none: whoever reads one of them and then the other sees no older state.
+    #[test]
+    fn entry_of_two_keys_is_never_seen_by_half() {
+        let overlay = Overlay::default();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for seq in 1..=20_000 {
+                    overlay.apply(&entry(seq, &[("first", Some("v")), ("second", Some("v"))]));
+                }
+                done.store(true, Ordering::SeqCst);
+            });
+            let seq_of = |name| {
+                let record = overlay.get(Space::Data, &key(name)).flatten();
+                record.map_or(0, |record| record.version.seq().0)
+            };
+            while !done.load(Ordering::SeqCst) {
+                let first = seq_of("first");
+                let second = seq_of("second");
+                assert!(second >= first, "{second} after {first}");
+                assert!(seq_of("first") >= second);
+            }
+        });
+    }
+}
