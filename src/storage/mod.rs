@@ -1,7 +1,8 @@
 //! One shard copy on one disk: its data, its log, its history and its replicas' cursors.
 //!
-//! [`Engine`] is what a copy needs of a store; [`redb`] is the one that serves, [`memory`] the one that tests break on
-//! purpose, and `suite` (tests only) holds both to the same promises. `writer` is the only caller of [`Engine::commit`].
+//! [`Engine`] is what a copy needs of a store; [`logged`] is the one that serves: a log in front of [`redb`], which is an
+//! engine of its own for files that receive a snapshot. [`memory`] is the one that tests break on purpose, and `suite`
+//! (tests only) holds all of them to the same promises. `writer` is the only caller of [`Engine::commit`].
 //!
 //! Promises of every engine:
 //! - a [`Batch`] is durable as a whole when `commit` returns `Ok`, or not visible at all while the process lives;
@@ -13,6 +14,7 @@ mod plan;
 
 mod holder;
 pub mod open;
+pub mod log;
 
 pub mod files;
 mod layout;
@@ -22,6 +24,7 @@ mod view;
 
 pub mod checksum;
 pub mod compact;
+pub mod logged;
 pub mod memory;
 pub mod redb;
 

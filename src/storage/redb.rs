@@ -14,17 +14,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ::redb::backends::FileBackend;
-use ::redb::{Database, ReadableDatabase, StorageBackend};
+use ::redb::{Database, ReadableDatabase, StorageBackend, WriteTransaction};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
-use super::layout::{self, fault};
+use super::layout::{self, LogRow, fault};
+use super::log::LogId;
 use super::migrate::{self, STEPS, Step};
 use super::open::{self, OpenError, OpenFault, Options};
-use super::plan::Plan;
+use super::plan::{Plan, Position};
+use super::transaction::Feed;
 use super::view::View;
 use super::{Batch, CacheStats, Chunk, Engine, Entries, Error, Identity, LogExtent, State, Stats, transaction};
-use crate::types::{Key, Record, Seq, Space};
+use crate::types::{History, Key, Record, Seq, Space};
 
 /// A shard copy in a redb file.
 pub struct RedbEngine {
@@ -157,6 +159,61 @@ impl RedbEngine {
     }
 }
 
+/// For a log in front of the file.
+impl RedbEngine {
+    /// The last durable state, for whoever reads it at length or beside something else.
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Bytes that the file takes on the disk; zero on a backend.
+    pub(super) fn file_bytes(&self) -> Result<u64, Error> {
+        let bytes = self.file.as_ref().map_or(Ok(0), open::file_bytes);
+        bytes.map_err(|error| Error::Failed(error.to_string()))
+    }
+
+    /// Which log stands beside the file, and which are of no use any more.
+    pub(super) fn logs(&self) -> Result<(Option<LogRow>, Vec<LogId>), Error> {
+        self.read(View::logs)
+    }
+
+    /// Writes down which log stands beside the file; durable when it returns.
+    pub(super) fn set_log(&self, row: &LogRow) -> Result<(), Error> {
+        self.set_row(|txn| layout::write_log_row(txn, row))
+    }
+
+    /// Writes down which logs are of no use any more; durable when it returns.
+    pub(super) fn set_replaced_logs(&self, logs: &[LogId]) -> Result<(), Error> {
+        self.set_row(|txn| layout::write_replaced_logs(txn, logs))
+    }
+
+    fn set_row(&self, write: impl FnOnce(&WriteTransaction) -> Result<(), Error>) -> Result<(), Error> {
+        let _one_at_a_time = self.writer.lock();
+        self.check()?;
+        let position = self.state.read().position();
+        self.change(|| transaction::durably(&self.db, write).map(|()| position)).map(drop)
+    }
+
+    /// Brings a feed into the file; durable, and shown, when it returns. `history`: as of the feed's position.
+    pub(super) fn feed(&self, feed: &Feed<'_>, history: History) -> Result<(), Error> {
+        let _one_at_a_time = self.writer.lock();
+        self.check()?;
+        self.change(|| transaction::feed(&self.db, feed).map(|()| feed.position))?;
+        let mut state = self.state.write();
+        state.history = history;
+        state.roll(&Batch { cursors: feed.cursors.to_vec(), ..Batch::default() }, feed.position);
+        Ok(())
+    }
+
+    /// Does what changes the file and leaves it at the returned position, and shows that. An error is final.
+    fn change(&self, work: impl FnOnce() -> Result<Position, Error>) -> Result<Position, Error> {
+        let view = layout::guarded(|| View::open(&self.db, work()?)).inspect_err(|error| self.fail(error))?;
+        let position = view.position;
+        self.view.store(Arc::new(view));
+        Ok(position)
+    }
+}
+
 impl Engine for RedbEngine {
     fn get(&self, space: Space, key: &Key) -> Result<Option<Record>, Error> {
         self.read(|view| view.get(space, key))
@@ -178,19 +235,13 @@ impl Engine for RedbEngine {
         if !batch.has_effect(&plan) {
             return Ok(());
         }
-        let written = layout::guarded(|| {
-            let position = transaction::write(&self.db, batch, &plan)?;
-            View::open(&self.db, position)
-        });
-        let view = written.inspect_err(|error| self.fail(error))?;
-        let position = view.position;
-        self.view.store(Arc::new(view));
+        let position = self.change(|| transaction::write(&self.db, batch, &plan))?;
         self.state.write().roll(batch, position);
         Ok(())
     }
 
     fn entries(&self, after: Seq, bytes_max: usize) -> Result<Entries, Error> {
-        self.read(|view| view.entries(after, bytes_max))
+        self.read(|view| view.entries(after, view.position.end, bytes_max))
     }
 
     fn chunk(&self, space: Space, after: Option<&Key>, bytes_max: usize) -> Result<Chunk, Error> {
@@ -205,8 +256,7 @@ impl Engine for RedbEngine {
 
     fn stats(&self) -> Result<Stats, Error> {
         let keys = self.read(View::keys)?;
-        let file_bytes = self.file.as_ref().map_or(Ok(0), open::file_bytes);
-        let file_bytes = file_bytes.map_err(|error| Error::Failed(error.to_string()))?;
+        let file_bytes = self.file_bytes()?;
         let state = self.state.read();
         let cache = cache_stats(&self.db);
         Ok(Stats { keys, file_bytes, log_bytes: state.log_bytes, log_start: state.log_start, cache })

@@ -10,7 +10,8 @@ use std::ops::Bound;
 use ::redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 use bytes::Bytes;
 
-use super::layout::{DATA, LOG, decode_record, expect_end, expect_next, fault};
+use super::layout::{self, DATA, LOG, LogRow, decode_record, expect_end, expect_next, fault};
+use super::log::LogId;
 use super::plan::Position;
 use super::{Chunk, Entries, Error};
 use crate::types::key::KEY_BYTES_CEILING;
@@ -50,18 +51,27 @@ impl View {
         Ok(self.table(space).get(key.as_bytes()).map_err(fault)?.is_some())
     }
 
+    /// Which log stands beside the file, and which are of no use any more.
+    pub(super) fn logs(&self) -> Result<(Option<LogRow>, Vec<LogId>), Error> {
+        Ok((layout::read_log_row(&self.txn)?, layout::read_replaced_logs(&self.txn)?))
+    }
+
+    /// The last row of the table `replication_queue`, if it has any.
+    pub(super) fn queue_end(&self) -> Result<Option<Seq>, Error> {
+        Ok(layout::queue_rows(&self.txn)?.1)
+    }
+
     /// How many keys there are.
     pub(super) fn keys(&self) -> Result<u64, Error> {
         self.data.len().map_err(fault)
     }
 
-    /// Entries of the table `replication_queue` after `after`.
-    pub(super) fn entries(&self, after: Seq, bytes_max: usize) -> Result<Entries, Error> {
-        let position = self.position;
-        if after < position.log_start {
+    /// Entries of the table `replication_queue` after `after`, of those that it should hold: up to `end`.
+    pub(super) fn entries(&self, after: Seq, end: Seq, bytes_max: usize) -> Result<Entries, Error> {
+        if after < self.position.log_start {
             return Ok(Entries::Trimmed);
         }
-        if after >= position.end {
+        if after >= end {
             return Ok(Entries::Found(Vec::new()));
         }
         let log = self.txn.open_table(LOG).map_err(fault)?;
@@ -76,7 +86,7 @@ impl View {
             found.push(Bytes::copy_from_slice(bytes.value()));
             last = last.next();
         }
-        expect_end(last, position.end)?;
+        expect_end(last, end)?;
         Ok(Entries::Found(found))
     }
 
