@@ -223,7 +223,10 @@ fn settle(versions: &[Sector], dice: &mut StdRng) -> Sector {
     match dice.random_range(0..10) {
         0..=4 => one,
         5..=7 => std::array::from_fn(|at| if at < cut { one[at] } else { other[at] }),
-        _ => std::array::from_fn(|at| if dice.random_bool(0.5) { one[at] } else { other[at] }),
+        _ => {
+            let mask: u64 = dice.random();
+            std::array::from_fn(|at| if mask >> (at % 64) & 1 == 0 { one[at] } else { other[at] })
+        }
     }
 }
 

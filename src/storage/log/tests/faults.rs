@@ -97,7 +97,7 @@ fn append_while_segments_are_prepared_and_read_keeps_all() {
         scope.spawn(|| {
             while log.end() < Seq(2000) {
                 let end = log.end().0;
-                assert!(read_all(&log, end.saturating_sub(30), 700).len() >= 30.min(end) as usize);
+                assert!(read_all(&log, end.saturating_sub(30), 700).len() as u64 >= 30.min(end));
             }
         });
         append_each(&log, 1..=2000);

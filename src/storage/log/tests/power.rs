@@ -14,14 +14,14 @@ use crate::storage::{Entries, Error, LogEntry};
 use crate::types::Seq;
 
 /// Disks, and lives of each.
-const DISKS: u64 = 1500;
+const DISKS: u64 = 600;
 const LIVES: u64 = 5;
 
 /// What a log must hold.
 #[derive(Debug, Clone, Default)]
 struct Model {
     /// All entries since the first.
-    entries: Vec<LogEntry>,
+    entries: Vec<Bytes>,
     apply_to: u64,
 }
 
@@ -132,15 +132,12 @@ impl World {
 
     fn append(&mut self, log: &Log) -> Result<bool, String> {
         let end = self.model.entries.len() as u64;
+        let appended: Vec<LogEntry> =
+            (end + 1..=end + self.dice.random_range(0..6)).map(|seq| self.entry(seq)).collect();
         let mut next = self.model.clone();
-        for seq in 0..self.dice.random_range(0..6) {
-            // Sizes differ from life to life: an entry that was lost is not confused with the one in its place.
-            let size = usize::try_from(self.dice.random_range(0..300) * 10 + self.life).unwrap();
-            next.entries.push(entry(end + 1 + seq, size));
-        }
+        next.entries.extend(appended.iter().map(|entry| entry.bytes.clone()));
         next.apply_to = self.dice.random_range(self.model.apply_to..=next.entries.len() as u64);
-        let appended = &next.entries[self.model.entries.len()..];
-        let done = log.append(appended, Seq(next.apply_to));
+        let done = log.append(&appended, Seq(next.apply_to));
         if done.is_ok() {
             self.model = next;
         } else {
@@ -149,9 +146,14 @@ impl World {
         goes_on(done)
     }
 
+    /// Sizes differ from life to life: an entry that was lost is not confused with the one in its place.
+    fn entry(&mut self, seq: u64) -> LogEntry {
+        entry(seq, usize::try_from(self.dice.random_range(0..300) * 10 + self.life).unwrap())
+    }
+
     fn check_read(&self, after: u64, found: &[Bytes]) -> Result<(), String> {
         let after = usize::try_from(after).unwrap();
-        let expected = self.model.entries[after..].iter().map(|entry| &entry.bytes);
+        let expected = self.model.entries[after..].iter();
         if found.is_empty() && after < self.model.entries.len() {
             return Err(format!("a read after {after} finds nothing"));
         }
@@ -207,7 +209,7 @@ impl World {
         let opened = Log::open(Arc::new(self.disk.clone()), ID, SHARD, Seq(self.applied), self.options);
         let (log, recovered) = opened.map_err(|fault| format!("it does not open: {fault}"))?;
         let mut entries = self.model.entries[..usize::try_from(self.applied).unwrap()].to_vec();
-        entries.extend(recovered.entries);
+        entries.extend(recovered.entries.into_iter().map(|entry| entry.bytes));
         if log.end().0 != entries.len() as u64 {
             return Err(format!("it ends with {}, and gives {} entries", log.end(), entries.len()));
         }
