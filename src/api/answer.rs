@@ -31,7 +31,7 @@ pub(super) fn value(answer: Answer, conditions: &HeaderMap) -> Result<Response, 
     match answer.outcome {
         Outcome::Found(record) => found(record, headers, conditions),
         Outcome::Missing => {
-            let detail = format!("shard {} holds no such key", answer.served.shard);
+            let detail = format!("shard {} holds no such key", answer.served.place.shard);
             Err(Problem::new(Kind::KeyNotFound, detail).headers(headers))
         }
         other => Err(mismatch(&other)),
@@ -91,10 +91,10 @@ fn written(answer: Answer) -> Result<(HeaderMap, bool), Problem> {
 fn provenance(served: &Served) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(12);
     headers.insert(CACHE_CONTROL, NO_STORE);
-    insert(&mut headers, "kv-shard", &served.shard);
-    insert(&mut headers, "kv-node", &served.node.to_string());
+    insert(&mut headers, "kv-shard", &served.place.shard);
+    insert(&mut headers, "kv-node", &served.place.node.to_string());
     headers.insert(HeaderName::from_static("kv-role"), HeaderValue::from_static(served.role.name()));
-    if let Some((from, to)) = served.forwarded {
+    if let Some((from, to)) = served.place.forwarded {
         insert(&mut headers, "kv-forwarded", &format!("{from}->{to}"));
     }
     headers
