@@ -69,7 +69,8 @@ fn requests(c: &mut Criterion) {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let mut stream = runtime.block_on(connect());
         let value = "x".repeat(100);
-        let put = format!("PUT /v1/kv/key-12345 HTTP/1.1\r\nHost: 127.0.0.2:8080\r\nContent-Length: 100\r\n\r\n{value}");
+        let put =
+            format!("PUT /v1/kv/key-12345 HTTP/1.1\r\nHost: 127.0.0.2:8080\r\nContent-Length: 100\r\n\r\n{value}");
         let get = "GET /v1/kv/key-12345 HTTP/1.1\r\nHost: 127.0.0.2:8080\r\n\r\n";
         let answer_len = runtime.block_on(async {
             let mut answer = [0; 4096];
