@@ -109,7 +109,7 @@ fn serve(echo: &Arc<Echo>) -> (DuplexStream, Serving) {
     serve_as(&local("B/0"), echo)
 }
 
-fn serve_as(local: &Arc<Local>, echo: &Arc<Echo>) -> (DuplexStream, Serving) {
+fn serve_as(local: &Arc<Local>, service: &Arc<impl Service>) -> (DuplexStream, Serving) {
     let (near, far) = tokio::io::duplex(PIPE_BYTES);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let listener = Listener {
@@ -120,8 +120,8 @@ fn serve_as(local: &Arc<Local>, echo: &Arc<Echo>) -> (DuplexStream, Serving) {
         tasks: tasks.clone(),
         stop: stop.clone(),
     };
-    let echo = Arc::clone(echo);
-    let connection = tokio::spawn(async move { listener.serve(far, echo).await });
+    let service = Arc::clone(service);
+    let connection = tokio::spawn(async move { listener.serve(far, service).await });
     (near, Serving { tasks, stop, connection })
 }
 
