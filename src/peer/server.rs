@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,12 +12,13 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::calls::IDLE_MAX;
 use super::connection::{Outgoing, PIECE_BYTES, Unwatched, write_frames, write_handshake};
 use super::contacts::Contacts;
 use super::frame::{Frame, allow_all_frames, cutter, encode_response};
@@ -33,6 +35,11 @@ const SERVING_MAX: usize = 1024;
 const ANSWERS_MAX: usize = 1024;
 /// Bytes of requests served at once for one connection, in KiB: one frame of the greatest size and then some.
 const SERVING_KIB_MAX: usize = 96 << 10;
+
+/// A connection on which nothing has come for so long is closed: callers close theirs long before
+/// ([`super::calls::IDLE_MAX`]), so nobody is behind it any more. No request is under way for so long either.
+const SILENT_MAX: Duration = Duration::from_secs(300);
+const _: () = assert!(SILENT_MAX.as_secs() >= 2 * IDLE_MAX.as_secs(), "it is for the caller to close");
 
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,8 +151,10 @@ impl Listener {
         let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
         let mut writing = Box::pin(async move { write_frames(write, outgoing, &Unwatched).await });
         let mut begun = FuturesUnordered::new();
+        let arrived = AtomicU64::new(0);
         tokio::select! {
-            () = self.read_requests(frames, &answers, &mut begun, service) => {}
+            () = self.read_requests(frames, &answers, &mut begun, &arrived, service) => {}
+            () = silence(&arrived) => {}
             () = self.stop.cancelled() => {}
             _ = writing.as_mut() => return, // the peer is gone
         }
@@ -166,6 +175,7 @@ impl Listener {
         mut frames: FramedRead<ReadHalf<IO>, LengthDelimitedCodec>,
         answers: &mpsc::Sender<Outgoing>,
         begun: &mut FuturesUnordered<Numbered>,
+        arrived: &AtomicU64,
         service: Arc<S>,
     ) where
         IO: AsyncRead,
@@ -184,6 +194,7 @@ impl Listener {
                 next = frames.next(), if begun.len() < SERVING_MAX => next,
             };
             let Some(Ok(bytes)) = next else { return };
+            arrived.fetch_add(1, Ordering::Relaxed);
             let kib = u32::try_from(bytes.len() / 1024 + 1).unwrap_or(u32::MAX);
             let Ok(Frame::Request { id, request }) = Frame::decode_after(bytes.freeze(), &mut recent) else {
                 warn!("a peer broke the protocol; its connection is closed");
@@ -211,6 +222,17 @@ impl Listener {
                 let reply = service.handle(request).await;
                 let _ = answers.send(outgoing_of(id, reply)).await; // the peer may be gone
             });
+        }
+    }
+}
+
+/// Waits until nothing has arrived for [`SILENT_MAX`], or a little longer.
+async fn silence(arrived: &AtomicU64) {
+    loop {
+        let before = arrived.load(Ordering::Relaxed);
+        sleep(SILENT_MAX).await;
+        if arrived.load(Ordering::Relaxed) == before {
+            return;
         }
     }
 }

@@ -130,6 +130,14 @@ async fn connect(near: DuplexStream) -> Arc<Connection> {
     Arc::new(Connection::open(near, hello).await.unwrap().0)
 }
 
+/// A caller that has shaken hands, and is played by the test.
+async fn connect_raw(near: DuplexStream) -> Framed<DuplexStream, LengthDelimitedCodec> {
+    let mut near = Framed::new(near, cutter());
+    send(&mut near, Frame::Hello(local("A/0").hello(&NodeName::new("B/0"), Class::Request))).await;
+    assert!(matches!(receive(&mut near).await, Some(Frame::Welcome(_))));
+    near
+}
+
 /// Sends a request and waits for its answer.
 async fn ask(connection: &Connection, request: Request, patience: Patience) -> Result<Bytes, CallError> {
     connection.call(&request.envelope, &request.body, patience).await
