@@ -210,8 +210,11 @@ impl Run {
             cluster.iter().flat_map(|cluster| &cluster.shards).map(|shard| shard.name.to_string()).collect();
         let mut round = measure::round(&outcome, &ops, &shards, self.session.interrupted());
         let counted = as_f64(round.ok() + round.failed());
-        round.server_cpu_us =
-            before.zip(after).filter(|_| counted > 0.0).map(|(before, after)| (after - before) * 1e6 / counted);
+        // A node that was restarted counts from nought again: then nothing is known.
+        round.server_cpu_us = before
+            .zip(after)
+            .filter(|(before, after)| counted > 0.0 && after >= before)
+            .map(|(before, after)| (after - before) * 1e6 / counted);
         round.warnings = warnings(&self.document.settings, &round);
         round
     }

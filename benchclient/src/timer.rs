@@ -75,3 +75,19 @@ mod fine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Timer;
+    use crate::clock::Clock;
+
+    #[tokio::test]
+    async fn timer_sleeps_no_shorter_than_asked_and_can_be_used_again() {
+        let (mut timer, clock) = (Timer::new(), Clock::start());
+        for time in [200_000, 1, 3_000_000] {
+            let before = clock.now();
+            timer.sleep(time).await;
+            assert!(clock.now() - before >= time, "{time} ns");
+        }
+    }
+}
