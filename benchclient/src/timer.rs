@@ -69,6 +69,8 @@ mod fine {
                 let mut ready = self.0.readable().await?;
                 let read = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut [0_u8; 8])?));
                 if let Ok(read) = read {
+                    // It goes off once: another read would only be told so.
+                    ready.clear_ready();
                     return read.map(drop);
                 }
             }
