@@ -24,10 +24,10 @@ impl Live {
         Live { label: label.into(), total, done: 0, terminal: std::io::stderr().is_terminal() }
     }
 
-    /// Shows one second; behind the end only if something was answered late.
+    /// Shows one second; behind the end only if it tells something: a failure, or an answer that took a second.
     pub(crate) fn show(&mut self, second: &Second, window: Window) {
-        let empty = Op::ALL.iter().all(|op| second.op(*op).response.count() + second.op(*op).failed == 0);
-        if empty && window.start + second.number * SECOND >= window.until {
+        let tells = |op: &Op| second.op(*op).failed > 0 || second.op(*op).response.quantile(1.0) >= SECOND;
+        if window.start + second.number * SECOND >= window.until && !Op::ALL.iter().any(tells) {
             return;
         }
         let line = self.line(second, window);
