@@ -176,7 +176,8 @@ def bars(title: str, below: str, some: Sequence[Bar]) -> str:
         body.append(f'<text x="{left - 10:.0f}" y="{middle + 5:.1f}" text-anchor="end">{escape(bar.name)}</text>')
         body.append(f'<rect class="bar" x="{left:.0f}" y="{top}" width="{length:.1f}" height="{BAR - 8}" rx="2"/>')
         body.append(
-            f'<line class="over" x1="{left + least:.1f}" y1="{middle:.1f}" x2="{left + greatest:.1f}" y2="{middle:.1f}"/>'
+            f'<line class="over" x1="{left + least:.1f}" y1="{middle:.1f}" '
+            f'x2="{left + greatest:.1f}" y2="{middle:.1f}"/>'
         )
         body.append(
             f'<text x="{left + max(length, greatest) + 8:.1f}" y="{middle + 5:.1f}">{escape(bar.note)}</text></g>'

@@ -40,10 +40,10 @@ def write(results: list[dict], out: Path) -> None:
         notes.read_text() if notes.exists() else "",
         _method(results, figures),
     ]
-    out.write_text(_wrapped("\n".join(piece for piece in pieces if piece)))
+    out.write_text(wrapped("\n".join(piece for piece in pieces if piece)))
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     """Paragraphs and list items in lines that a reader of the source likes; tables, code and pictures as they are."""
     lines: list[str] = []
     pending: list[str] = []

@@ -1,4 +1,4 @@
-"""The parts of the page, each from the measurements of its section: text, tables, charts. A part without any is empty."""
+"""The parts of the page, each from the measurements of its section: text, tables, charts; empty without any."""
 
 from __future__ import annotations
 
@@ -13,6 +13,40 @@ from .tables import NAMES, number
 WITH_HTTP = ("ostraca", "nginx", HELD_OPEN, "webdis", "etcd")
 WRITERS = ("ostraca", "webdis", "etcd", "redis")
 THROUGH = {"direct": "GET, own keys", "other": "GET, another node's", "any": "GET, any key", "through": "SET, any key"}
+
+LATE = """wrk waits for all 16 answers before it sends the next 16. Where a connection gets about 16 answers per 40 ms, the
+server sent them in pieces, each of which waited for a late acknowledgement of the one before.
+"""
+LATENCY = """## Latency at half the peak rate
+
+Open loop: requests are due at fixed times, whether or not earlier ones were answered, and a request's time counts from
+when it was due. One node, 64 connections, `benchclient --rate`, on the same cores.
+
+"""
+REPLICA = """## The replica
+
+A leader and its replica. The lag is the age of the oldest write that the leader does not know the replica to have on
+its disk, as the leader says it, looked at about a hundred times a second while writes came at half the pair's rate. For
+catching up the replica was stopped, missed writes, and was started again; counted from the start of its process until
+the leader knew that it had everything.
+
+"""
+LARGE = """## Many keys
+
+This store alone, default settings, keys of 16 bytes and values of 100, written first in the order of their names, then
+read and written at random. Bytes are those that the process caused to be written until it rested again after the load
+(`write_bytes` of /proc/PID/io), and, for comparison, what the whole device wrote meanwhile, the file system's journal
+included. What the store does not hold in its own cache (64 MiB) it reads from its file, which the kernel's cache holds
+where memory allows.
+
+"""
+PROFILES = """## Where the time goes
+
+Shares of the node's processor time, by `perf` at 999 samples a second: each function without what it calls. In a
+virtual machine without counters of its own, samples in the kernel fall on the places where it allows interrupts again
+(`finish_task_switch`, `_raw_spin_unlock_irqrestore`); the kernel's sum is right all the same.
+
+"""
 
 
 def one(figures: Figures, charts: Path) -> str:
@@ -40,10 +74,7 @@ def one(figures: Figures, charts: Path) -> str:
         ]
     parts += [_bars(figures, charts)]
     if figures.points("set16"):
-        parts += [
-            "wrk waits for all 16 answers before it sends the next 16. Where a connection gets about 16 answers per 40 ms, "
-            "the server sent them in pieces, each of which waited for a late acknowledgement of the one before.\n"
-        ]
+        parts += [LATE]
     return "\n".join(parts)
 
 
@@ -145,12 +176,7 @@ def alone(figures: Figures) -> str:
                 [name, tables.spread(cells[0]), *(tables.spread(cell and cell.times(1e-3)) for cell in cells[1:])]
             )
     if rows:
-        parts.append(
-            "## Latency at half the peak rate\n\nOpen loop: requests are due at fixed times, whether or not earlier ones "
-            "were answered, and a request's time counts from when it was due. One node, 64 connections, `benchclient "
-            "--rate`, on the same cores.\n\n"
-            + tables.table(["", "requests a second", "p50 ms", "p99 ms", "p99.9 ms", "most ms"], rows)
-        )
+        parts.append(LATENCY + tables.table(["", "requests a second", "p50 ms", "p99 ms", "p99.9 ms", "most ms"], rows))
     parts.append(_replica(figures))
     parts.append(_large(figures))
     return "\n".join(part for part in parts if part)
@@ -174,12 +200,7 @@ def _replica(figures: Figures) -> str:
     ):
         if value := figures.spread(point, quantity):
             rows.append([name, tables.spread(value)])
-    return (
-        "## The replica\n\nA leader and its replica. The lag is the age of the oldest write that the leader does not know "
-        "the replica to have on its disk, as the leader says it, looked at about a hundred times a second while writes came at "
-        "half the pair's rate. For catching up the replica was stopped, missed writes, and was started again; counted "
-        "from the start of its process until the leader knew that it had everything.\n\n" + tables.table(["", ""], rows)
-    )
+    return REPLICA + tables.table(["", ""], rows)
 
 
 def _large(figures: Figures) -> str:
@@ -204,13 +225,7 @@ def _large(figures: Figures) -> str:
         values = [figures.spread(Point(case, size, connections), quantity) for size in sizes]
         if any(values):
             rows.append([name, *(tables.spread(value and value.times(factor)) for value in values)])
-    return (
-        "## Many keys\n\nThis store alone, default settings, keys of 16 bytes and values of 100. Bytes are those that the "
-        "process caused to be written until it rested again after the load (`write_bytes` of /proc/PID/io), and, for "
-        "comparison, what the whole device wrote meanwhile, the file system's journal included. What the store does not "
-        "hold in its own cache (64 MiB) it reads from the file, which the kernel's cache holds where memory allows.\n\n"
-        + tables.table(["keys", *sizes], rows)
-    )
+    return LARGE + tables.table(["keys", *sizes], rows)
 
 
 def profiles(results: list[dict]) -> str:
@@ -221,9 +236,4 @@ def profiles(results: list[dict]) -> str:
             parts.append(f"### {name}\n\n```text\n{text.rstrip()}\n```\n")
     if not parts:
         return ""
-    return (
-        "## Where the time goes\n\nShares of the node's processor time, by `perf` at 999 samples a second: each function "
-        "without what it calls. In a virtual machine without counters of its own, samples in the kernel fall on the "
-        "places where it allows interrupts again (`finish_task_switch`, `_raw_spin_unlock_irqrestore`); the kernel's sum is right "
-        "all the same.\n\n" + "\n".join(parts)
-    )
+    return PROFILES + "\n".join(parts)

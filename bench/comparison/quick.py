@@ -84,7 +84,7 @@ def _compare(now: Figures, then: Figures, other: str | None) -> bool:
         if not (new and old and cpu_new and cpu_old):
             print(f"{title:50} not in both")
             continue
-        rate, cpu = _change(new, old), _change(cpu_new, cpu_old)
+        rate, cpu = change(new, old), change(cpu_new, cpu_old)
         worse = rate < 0 or cpu > 0
         slower |= worse
         note = "SLOWER" if worse else "better" if rate > 0 or cpu < 0 else ""
@@ -104,6 +104,6 @@ def _shown(value: Spread) -> str:
     return f"{value.median:.2f} ({value.least:.2f}–{value.most:.2f})"
 
 
-def _change(new: Spread, old: Spread) -> int:
+def change(new: Spread, old: Spread) -> int:
     """1 when the new is greater beyond the spread, -1 when smaller, 0 when nobody can tell."""
     return (new.least > old.most * (1 + WHIM)) - (new.most < old.least * (1 - WHIM))

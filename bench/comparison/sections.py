@@ -57,7 +57,7 @@ class Bench:
             client = None
             if asked("latency", "") or asked("replica", ""):
                 print(
-                    "no open loop, so neither p99 at half the peak rate nor lag: there is no benchclient that knows --rate"
+                    "no benchclient that knows --rate: neither p99 at half the peak rate nor lag is measured"
                 )
         if asked("latency", "") and client:
             self._try("latency", lambda: alone.latency(self.loop, client, self._node("ostraca", 1)), failed)

@@ -1,4 +1,4 @@
-"""Nodes of Ostraca: one alone, a leader with a replica, the shipped cluster's shape; and what they say of themselves."""
+"""Nodes of Ostraca: one alone, a leader with a replica, the shipped cluster; and what they say of themselves."""
 
 from __future__ import annotations
 
