@@ -31,7 +31,13 @@ impl Live {
             return;
         }
         let line = self.line(second, window);
-        say(&if self.terminal { format!("\r\x1b[K{line}") } else { format!("{line}\n") });
+        if self.terminal {
+            // A line that is wrapped could not be rewritten.
+            let line: String = line.chars().take(columns().saturating_sub(1)).collect();
+            say(&format!("\r\x1b[K{line}"));
+        } else {
+            say(&format!("{line}\n"));
+        }
     }
 
     /// `run    12 s   68,412/s  get p50 0.412 p99 1.203 max 5.110 ms  7 failed`
@@ -60,6 +66,17 @@ impl Live {
         }
         line
     }
+}
+
+/// How wide the terminal is.
+fn columns() -> usize {
+    #[cfg(unix)]
+    if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stderr())
+        && size.ws_col > 0
+    {
+        return usize::from(size.ws_col);
+    }
+    80
 }
 
 impl Drop for Live {

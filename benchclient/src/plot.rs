@@ -138,8 +138,14 @@ fn throughput(area: &Area<'_>, round: &Round) -> Drawn {
 }
 
 fn latencies(area: &Area<'_>, round: &Round, name: &str) -> Drawn {
-    let seen: Vec<(f64, Latency)> =
-        round.seconds.iter().filter_map(|second| Some((middle_of(second), second.ops.get(name)?.response?))).collect();
+    let usual = round.ops.get(name).and_then(|op| op.response).map_or(0.0, |latency| latency.p99_us);
+    let seen = round.seconds.iter().filter_map(|second| {
+        let response = second.ops.get(name)?.response?;
+        // The last few answers behind the end say nothing, unless they are what was slow.
+        let tells = second.part != Part::Late || response.max_us > usual;
+        tells.then_some((middle_of(second), response))
+    });
+    let seen: Vec<(f64, Latency)> = seen.collect();
     let range = milliseconds(seen.iter().map(|(_, latency)| (latency.p50_us, latency.max_us)));
     let mut chart = ChartBuilder::on(area)
         .caption(format!("{name}: response time in each second"), written(15))

@@ -215,17 +215,14 @@ impl Run {
             cluster.iter().flat_map(|cluster| &cluster.shards).map(|shard| shard.name.to_string()).collect();
         let mut round = measure::round(&outcome, &ops, &shards, self.session.interrupted());
         let counted = as_f64(round.ok() + round.failed());
-        // A node that was restarted counts from nought again: then nothing is known.
-        round.server_cpu_us = before
-            .zip(after)
-            .filter(|(before, after)| counted > 0.0 && after >= before)
-            .map(|(before, after)| (after - before) * 1e6 / counted);
+        let used = before.zip(after).and_then(|(before, after)| measure::used(&before, &after));
+        round.server_cpu_us = used.filter(|_| counted > 0.0).map(|seconds| seconds * 1e6 / counted);
         round.warnings = warnings(&self.document.settings, &round);
         round
     }
 
-    /// Processor seconds of all nodes so far.
-    async fn server_cpu(&self) -> Option<f64> {
+    /// Processor seconds of each node so far.
+    async fn server_cpu(&self) -> Option<Vec<f64>> {
         let nodes: Vec<String> = self.session.cluster()?.nodes.iter().map(|node| node.address.clone()).collect();
         tokio::time::timeout(METRICS_TIMEOUT, ask::cpu_of(&nodes)).await.ok().flatten()
     }
