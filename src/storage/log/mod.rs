@@ -129,7 +129,7 @@ impl Log {
         Ok(Log::with(maker, tail, ahead, segments, Recent::new(after, options.recent_bytes)))
     }
 
-    /// Opens the log that `create` made. Cuts off what a crash left half written at its end, and refuses a log in which
+    /// Opens the log that `create` made. Leaves out what a crash left half written at its end, and refuses a log in which
     /// anything else is damaged or missing. `applied`: how far the caller holds the entries' effects durably.
     pub fn open(
         directory: Arc<dyn Directory>,

@@ -153,12 +153,6 @@ impl SegmentFile for MemoryFile {
         Ok(())
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.1.call()?;
-        self.0.lock().resize(usize::try_from(len).unwrap(), 0);
-        Ok(())
-    }
-
     fn sync_data(&self) -> io::Result<()> {
         self.1.call()?;
         self.1.0.syncs.fetch_add(1, Ordering::Relaxed);
