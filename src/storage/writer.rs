@@ -409,5 +409,6 @@ fn plan_facts(batch: &mut Batch, facts: Facts) {
     batch.shard_uid = facts.shard_uid.or(batch.shard_uid);
     batch.cluster_uid = facts.cluster_uid.or(batch.cluster_uid);
     batch.epoch = facts.epoch.or(batch.epoch.take());
+    batch.leadership = facts.leadership.or(batch.leadership.take());
     batch.role = facts.role.or(batch.role);
 }

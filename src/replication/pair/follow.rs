@@ -123,7 +123,7 @@ impl Pair {
             shard_uid: Some(uid),
             cluster_uid: self.around.local.cluster(),
             epoch: Some(self.epoch()),
-            role: None,
+            ..Facts::default()
         };
         self.writer.note(facts).await.map_err(|refusal| stuck(&refusal))?;
         *self.uid.write() = Some(uid);

@@ -144,6 +144,7 @@ impl Pair {
             cluster_uid: self.around.local.cluster(),
             epoch: Some(epoch.clone()),
             role: Some(Role::Leader),
+            ..Facts::default()
         };
         let mode = Mode::Leading { epoch: epoch.clone(), incarnation: self.incarnation };
         match self.writer.set_mode(mode, facts).await {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::storage::{Engine, Error, LogEntry, Role, Trim};
@@ -133,6 +134,8 @@ pub struct Facts {
     pub cluster_uid: Option<ClusterUid>,
     /// The shard's epoch.
     pub epoch: Option<Epoch>,
+    /// Who leads which shard, in the bytes of the cluster layer.
+    pub leadership: Option<Bytes>,
     /// What the copy is.
     pub role: Option<Role>,
 }
