@@ -14,6 +14,7 @@
 //! group commit is old (`PostgreSQL`'s `commit_delay`, without the delay).
 
 mod item;
+mod mandate;
 mod queue;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::error;
 
 pub use item::{Facts, Item, Mode, Refusal, Upkeep, UpkeepSource, Written};
+pub use mandate::Mandate;
 pub use queue::{Handle, spawn};
 
 use super::{Batch, Engine, Error, LogEntry, State};
@@ -142,6 +144,8 @@ struct Plan {
     /// Keys that the batch touches, and whether they exist after it: later items of the batch decide on them (rule 7).
     exists: HashMap<(Space, Key), bool>,
     waiting: Vec<Waiting>,
+    /// The leave under which its writes got seq.
+    mandate: Option<Mandate>,
 }
 
 enum Waiting {
@@ -151,10 +155,11 @@ enum Waiting {
 }
 
 impl Waiting {
-    /// Answers; a client that has left is not an error.
-    fn answer(self, committed: &Result<(), Error>) {
+    /// Answers; a client that has left is not an error. A write whose leave has ended is not confirmed, though it is there.
+    fn answer(self, committed: &Result<(), Error>, is_fenced: bool) {
         let result = committed.clone().map_err(Refusal::Unknown);
         match self {
+            Waiting::Write(reply, _) if is_fenced => drop(reply.send(result.and(Err(Refusal::Fenced)))),
             Waiting::Write(reply, written) => drop(reply.send(result.map(|()| written))),
             Waiting::Append(reply, end) => drop(reply.send(result.map(|()| end))),
             Waiting::Plain(reply) => drop(reply.send(result)),
@@ -209,6 +214,9 @@ impl Writer {
                     plan.waiting.push(Waiting::Plain(reply));
                 }
                 Item::SetMode { mode, facts, reply } => {
+                    if plan.mandate.is_some() {
+                        self.commit(std::mem::take(&mut plan)); // all writes of a plan have one leave
+                    }
                     if !self.published.is_failed() {
                         self.mode = mode;
                     }
@@ -243,7 +251,12 @@ impl Writer {
     /// Gives seq to a write, or says why not. All conditions of a write are decided here, in the order of the queue.
     fn try_write(&mut self, plan: &mut Plan, mutation: Mutation, deadline: Instant) -> Result<Written, Refusal> {
         let (epoch, incarnation) = match &self.mode {
-            Mode::Leading { epoch, incarnation } => (epoch.clone(), *incarnation),
+            Mode::Leading { epoch, incarnation, mandate } if mandate.holds() => {
+                plan.mandate.get_or_insert_with(|| mandate.clone());
+                (epoch.clone(), *incarnation)
+            }
+            Mode::Leading { .. } => return Err(Refusal::Closed("another node leads the shard, or is about to".into())),
+            Mode::Holding => return Err(Refusal::Held),
             Mode::Closed(reason) => return Err(Refusal::Closed(reason.clone())),
             Mode::Following => return Err(Refusal::Closed("this node is a replica of the shard".into())),
         };
@@ -305,7 +318,9 @@ impl Writer {
         match &self.mode {
             Mode::Following => {}
             Mode::Closed(reason) => return Err(Refusal::Closed(reason.clone())),
-            Mode::Leading { .. } => return Err(Refusal::Closed("this node leads the shard".into())),
+            Mode::Leading { .. } | Mode::Holding => {
+                return Err(Refusal::Closed("this node leads the shard".into()));
+            }
         }
         let bytes = entries.iter().map(|entry| entry.bytes.len()).sum();
         self.check_free_space(plan, self.free_bytes_for(bytes))?;
@@ -332,14 +347,17 @@ impl Writer {
             Ok(()) => self.publish(&plan.batch),
             Err(failure) => self.fail(failure),
         }
-        self.answer(plan.waiting, result);
+        self.answer(plan.waiting, result, plan.mandate);
     }
 
     /// Answers all who wait for a commit. Many are answered from the runtime on which they wait: there, waking a task is
     /// a push to the worker's own queue; from this thread it is a lock each, and often a system call.
-    fn answer(&self, waiting: Vec<Waiting>, result: Result<(), Error>) {
+    fn answer(&self, waiting: Vec<Waiting>, result: Result<(), Error>, mandate: Option<Mandate>) {
         let is_alone = waiting.len() < 2;
-        let answer_all = move || waiting.into_iter().for_each(|waiting| waiting.answer(&result));
+        let answer_all = move || {
+            let is_fenced = mandate.is_some_and(|mandate| !mandate.holds());
+            waiting.into_iter().for_each(|waiting| waiting.answer(&result, is_fenced));
+        };
         match &self.runtime {
             Some(runtime) if !is_alone => drop(runtime.spawn(async move { answer_all() })),
             _ => answer_all(),

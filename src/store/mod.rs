@@ -107,8 +107,19 @@ impl Store {
         })
     }
 
+    /// What was not done because the shard is led elsewhere by now is passed on there, once (rule 22).
     async fn carry_out(&self, call: &Call) -> Result<Answer, Error> {
         let shard = self.shard_of(call.operation.key());
+        let asked = self.map.leader_of(shard).name.clone();
+        match self.try_to_carry_out(shard, call).await {
+            Err(error) if error.was_not_led() && self.map.leader_of(shard).name != asked => {
+                self.try_to_carry_out(shard, call).await
+            }
+            result => result,
+        }
+    }
+
+    async fn try_to_carry_out(&self, shard: &Shard, call: &Call) -> Result<Answer, Error> {
         let at = self.situation(shard);
         match route(call.operation.is_write(), call.consistency, call.reach, at) {
             Route::Local => match self.copies.get(&shard.index) {

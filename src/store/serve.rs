@@ -12,11 +12,11 @@ use super::forward::SMALL_BYTES_MAX;
 use super::local;
 use super::wire::{Forwarded, Reply as Forward};
 use crate::clock::millis;
-use crate::cluster::exchange::Facts;
+use crate::cluster::{canvass, exchange};
 use crate::peer::{Class, Envelope, Kind, Reply, Request, Service};
 use crate::replication::pair::Pair;
-use crate::replication::pair::wire::{Inspect, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
-use crate::types::Malformed;
+use crate::replication::pair::wire::{Grant, GrantAnswer, Inspect, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
+use crate::types::{Epoch, Malformed, ShardIndex};
 
 impl Service for Store {
     async fn handle(&self, request: Request) -> Reply {
@@ -37,14 +37,21 @@ impl Store {
         }
         let Some(kind) = Kind::from_number(envelope.kind) else { return Reply::unsupported() };
         let answer = match kind {
-            Kind::Facts => Ok(Facts::of(&self.map, &self.local).encode()),
+            Kind::Facts => exchange::answer(&self.map, &self.local, body),
             Kind::Forward => match Forwarded::decode(body) {
                 Ok(forwarded) => Ok(self.serve_forward(&envelope, forwarded).await.encode()),
                 Err(error) => Err(error),
             },
-            Kind::Inspect | Kind::Poll | Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotLog => {
-                self.serve_copy(kind, &envelope, body).await
-            }
+            Kind::Promise => match canvass::decode_question(body) {
+                Ok(epoch) => Ok(self.promise(envelope.shard, &epoch).await.encode()),
+                Err(error) => Err(error),
+            },
+            Kind::Inspect
+            | Kind::Poll
+            | Kind::SnapshotBegin
+            | Kind::SnapshotChunk
+            | Kind::SnapshotLog
+            | Kind::Grant => self.serve_copy(kind, &envelope, body).await,
         };
         answer.map_or_else(|_| Reply::unsupported(), Reply::served)
     }
@@ -56,9 +63,9 @@ impl Store {
         let Some(pair) = self.copies.get(&shard).filter(|_| shard == envelope.shard) else {
             return Forward::Error(self.second_hop(shard));
         };
-        let leads_elsewhere = self.map.leader_of(&pair.shard).name != self.me.name;
-        if leads_elsewhere && (forwarded.operation.is_write() || forwarded.consistency == super::Consistency::Leader) {
-            return Forward::Error(self.second_hop(shard));
+        let needs_leader = forwarded.operation.is_write() || forwarded.consistency == super::Consistency::Leader;
+        if needs_leader && let Some(epoch) = self.moved(pair) {
+            return Forward::Moved(epoch);
         }
         let call = Call {
             operation: forwarded.operation,
@@ -72,13 +79,28 @@ impl Store {
         let result = local::execute(pair, &self.clock, &call).await;
         log_forwarded(envelope, &pair.shard.name, &result, self.clock.now().saturating_duration_since(began));
         match result {
+            Err(error) if error.was_not_led() && let Some(epoch) = self.moved(pair) => Forward::Moved(epoch),
             Ok(answer) if is_too_large(&answer, &call.operation, envelope.class) => Forward::UseBulk,
             Ok(answer) => Forward::Answer(answer),
             Err(error) => Forward::Error(error),
         }
     }
 
-    fn second_hop(&self, shard: crate::types::ShardIndex) -> Error {
+    /// The epoch in which another node leads the shard, and none of this node's changes of hands is under way.
+    fn moved(&self, pair: &Pair) -> Option<Epoch> {
+        let leads_elsewhere = self.map.leader_of(&pair.shard).name != self.me.name;
+        if leads_elsewhere { self.map.epoch_of(pair.shard.index) } else { None }
+    }
+
+    /// Promises to let another node lead; the promise stands in this node's own file, whatever the shard.
+    async fn promise(&self, shard: ShardIndex, epoch: &Epoch) -> canvass::Answer {
+        match self.copies.values().next() {
+            Some(pair) => pair.promise(shard, epoch).await,
+            None => canvass::Answer::Refused { detail: format!("node {} has no file to write a promise to", self.me.name) },
+        }
+    }
+
+    fn second_hop(&self, shard: ShardIndex) -> Error {
         let name = self.map.topology().shard(shard).map_or_else(|| shard.to_string(), |shard| shard.name.clone());
         Error::new(
             Code::ForwardingLoop,
@@ -106,13 +128,21 @@ impl Store {
                 let inspection = pair.answer_inspect(inspect).await;
                 inspection.map_err(|_| Malformed("the copy cannot be read"))?.encode()
             }
+            Kind::Grant => {
+                let grant = Grant::decode(body)?;
+                match pair {
+                    Some(pair) => pair.accept_grant(grant).await,
+                    None => GrantAnswer::Refused { detail: self.no_copy(envelope) },
+                }
+                .encode()
+            }
             Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotLog => {
                 let Some(pair) = pair else {
                     return Ok(SnapshotAnswer::Ended { detail: self.no_copy(envelope) }.encode());
                 };
                 serve_snapshot(&pair, kind, envelope, body).await?.encode()
             }
-            Kind::Facts | Kind::Forward => unreachable!("served by the store as a whole"),
+            Kind::Facts | Kind::Forward | Kind::Promise => unreachable!("served by the store as a whole"),
         })
     }
 

@@ -185,7 +185,8 @@ pub struct CopyStatus {
     pub index: u32,
     /// `leader` or `replica`.
     pub role: String,
-    /// What it is doing: a leader is `leading`, `starting`, `halted` or `failed`; a replica as [`ReplicaStatus::state`].
+    /// What it is doing: a leader is `leading`, `starting`, `halted` or `failed`; a copy that has given the lead away, and does
+    /// not follow another yet, is `standing-aside`; a replica as [`ReplicaStatus::state`].
     pub state: String,
     /// For how long it has been doing that, in milliseconds; none: since it started.
     pub since_ms: Option<u64>,

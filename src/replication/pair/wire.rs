@@ -8,7 +8,7 @@ use crate::metrics::Polled;
 use crate::types::codec::{self, Malformed, Reader};
 use crate::types::entry::decode_key;
 use crate::types::history::ROWS_MAX;
-use crate::types::{Cursor, History, HistoryRow, Key, Seq, ShardUid, UnixMs, Version};
+use crate::types::{Cursor, Epoch, History, HistoryRow, Key, Seq, ShardUid, UnixMs, Version};
 
 /// Bytes of entries in one poll answer, unless one entry is larger (rule 16).
 pub const ANSWER_BYTES: usize = 1 << 20;
@@ -171,6 +171,68 @@ pub struct Inspection {
     pub version: Option<Version>,
     /// At a leader: its replicas' lag.
     pub lags: Vec<Lag>,
+    /// What it could do for the shard.
+    pub state: CopyState,
+    /// The leader's end, as a replica heard it last.
+    pub heard: Option<Heard>,
+}
+
+/// What a copy could do for its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyState {
+    /// It does not say: it runs an older program.
+    Unknown,
+    /// It leads.
+    Leading,
+    /// It is whole, and could lead.
+    Whole,
+    /// It was never whole.
+    Partial,
+    /// Its store has failed.
+    Failed,
+    /// It would lead, and must not: it lacks what a replica holds.
+    Halted,
+}
+
+impl CopyState {
+    const ALL: [(u8, CopyState); 6] = [
+        (0, CopyState::Unknown),
+        (1, CopyState::Leading),
+        (2, CopyState::Whole),
+        (3, CopyState::Partial),
+        (4, CopyState::Failed),
+        (5, CopyState::Halted),
+    ];
+
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            CopyState::Unknown => "unknown",
+            CopyState::Leading => "leading",
+            CopyState::Whole => "whole",
+            CopyState::Partial => "never whole",
+            CopyState::Failed => "failed",
+            CopyState::Halted => "halted",
+        }
+    }
+
+    fn byte(self) -> u8 {
+        CopyState::ALL.iter().find(|(_, state)| *state == self).map_or(0, |(byte, _)| *byte)
+    }
+
+    fn from_byte(byte: u8) -> CopyState {
+        CopyState::ALL.iter().find(|(known, _)| *known == byte).map_or(CopyState::Unknown, |(_, state)| *state)
+    }
+}
+
+/// What a replica heard of its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// The leader's last durable entry then.
+    pub end: Seq,
+    /// How long ago, in milliseconds.
+    pub ms: u64,
 }
 
 /// How far a replica is behind its leader.
@@ -198,6 +260,11 @@ impl Inspection {
             codec::put_varint(&mut out, lag.entries);
             codec::put_varint(&mut out, lag.ms);
         }
+        out.put_u8(self.state.byte());
+        codec::put_option(&mut out, self.heard.as_ref(), |out, heard| {
+            codec::put_varint(out, heard.end.0);
+            codec::put_varint(out, heard.ms);
+        });
         out.freeze()
     }
 
@@ -211,6 +278,76 @@ impl Inspection {
             lags: reader.list(ITEMS_MAX, |reader| {
                 Ok(Lag { replica: reader.string()?, entries: reader.varint()?, ms: reader.varint()? })
             })?,
+            state: CopyState::from_byte(reader.u8()?),
+            heard: reader.option(|reader| Ok(Heard { end: Seq(reader.varint()?), ms: reader.varint()? }))?,
+        })
+    }
+}
+
+/// A leader hands its shard over (rule 20).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The epoch in which the asked node leads from now on.
+    pub epoch: Epoch,
+    /// The uid of the shard's data.
+    pub shard_uid: Option<ShardUid>,
+    /// The leader's last entry: the asked node holds it, and nothing else.
+    pub cursor: Option<Cursor>,
+}
+
+impl Grant {
+    /// The grant as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.epoch.encode(&mut out);
+        put_uid(&mut out, self.shard_uid);
+        put_cursor(&mut out, self.cursor.as_ref());
+        out.freeze()
+    }
+
+    /// Reads a grant.
+    pub fn decode(bytes: Bytes) -> Result<Grant, Malformed> {
+        let mut reader = Reader::new(bytes);
+        Ok(Grant {
+            epoch: Epoch::decode(&mut reader)?,
+            shard_uid: take_uid(&mut reader)?,
+            cursor: take_cursor(&mut reader)?,
+        })
+    }
+}
+
+/// The answer to a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GrantAnswer {
+    /// It leads in that epoch: that is durable.
+    Leads,
+    /// It does not, and will not by this grant.
+    Refused {
+        /// Why.
+        detail: String,
+    },
+}
+
+impl GrantAnswer {
+    /// The answer as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        match self {
+            GrantAnswer::Leads => out.put_u8(1),
+            GrantAnswer::Refused { detail } => put_text(&mut out, 2, detail),
+        }
+        out.freeze()
+    }
+
+    /// Reads an answer.
+    pub fn decode(bytes: Bytes) -> Result<GrantAnswer, Malformed> {
+        let mut reader = Reader::new(bytes);
+        Ok(match reader.u8()? {
+            1 => GrantAnswer::Leads,
+            2 => GrantAnswer::Refused { detail: reader.string()? },
+            _ => return Err(Malformed("an answer of a newer program")),
         })
     }
 }
@@ -449,7 +586,22 @@ mod tests {
         assert_eq!(Inspect::decode(inspect.encode()), Ok(inspect));
         let version = Version::Log { epoch: 1, seq: Seq(2), incarnation: Incarnation(3) };
         let lags = vec![Lag { replica: "A/1".into(), entries: 4, ms: 5 }];
-        let inspection = Inspection { shard_uid: None, cursor: Some(cursor()), version: Some(version), lags };
+        let inspection = Inspection {
+            shard_uid: None,
+            cursor: Some(cursor()),
+            version: Some(version),
+            lags,
+            state: CopyState::Whole,
+            heard: Some(Heard { end: Seq(300), ms: 7 }),
+        };
         assert_eq!(Inspection::decode(inspection.encode()), Ok(inspection));
+        let grant = Grant { epoch: cursor().epoch, shard_uid: Some(ShardUid(5)), cursor: Some(cursor()) };
+        assert_eq!(Grant::decode(grant.encode()), Ok(grant));
+        for answer in [GrantAnswer::Leads, GrantAnswer::Refused { detail: detail() }] {
+            assert_eq!(GrantAnswer::decode(answer.encode()), Ok(answer));
+        }
+        for (byte, state) in CopyState::ALL {
+            assert_eq!((state.byte(), CopyState::from_byte(byte)), (byte, state));
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::mandate::Mandate;
 use crate::storage::{Engine, Error, LogEntry, Role, Trim};
 use crate::types::{ClusterUid, Cursor, Epoch, Incarnation, Mutation, NodeName, Seq, ShardUid, Version};
 
@@ -20,17 +21,28 @@ pub enum Mode {
         epoch: Epoch,
         /// This opening of the file.
         incarnation: Incarnation,
+        /// Leave to do so, which others may end.
+        mandate: Mandate,
     },
+    /// Writes are held back for a moment, neither taken nor refused: the shard is being handed over.
+    Holding,
     /// Entries of the leader.
     Following,
 }
 
-/// Why the writer did not do it. Of everything but `Unknown` nothing was applied.
+/// Why the writer did not do it. Of everything but `Unknown` and `Fenced` nothing was applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The copy takes no writes now.
     #[error("{0}")]
     Closed(String),
+    /// Writes are held back for a moment: it may be given to the writer again, or to another node.
+    #[error("the shard is being handed over")]
+    Held,
+    /// It got a seq, and before its client could be answered another node was found to lead, or to be about to: it may last,
+    /// or be lost (rule 17).
+    #[error("another node began to lead the shard before the write could be confirmed")]
+    Fenced,
     /// The client's time was over before the write was begun.
     #[error("the deadline passed before the write was begun")]
     DeadlinePassed,

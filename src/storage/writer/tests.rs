@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::{Facts, Item, Mode, Options, Refusal, Upkeep, UpkeepSource, Writer, Written};
+use super::{Mandate, Facts, Item, Mode, Options, Refusal, Upkeep, UpkeepSource, Writer, Written};
 use crate::clock::Clock;
 use crate::metrics::{Labels, Metrics};
 use crate::storage::memory::{MemoryDisk, MemoryEngine};
@@ -129,7 +129,7 @@ fn epoch() -> Epoch {
 }
 
 fn leading() -> Mode {
-    Mode::Leading { epoch: epoch(), incarnation: Incarnation(7) }
+    Mode::Leading { epoch: epoch(), incarnation: Incarnation(7), mandate: Mandate::default() }
 }
 
 fn key(name: &str) -> Key {
