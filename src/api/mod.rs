@@ -39,6 +39,7 @@ mod operate;
 mod origin;
 mod params;
 mod routes;
+mod shards;
 mod slots;
 mod stall;
 mod watch;

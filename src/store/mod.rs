@@ -21,6 +21,7 @@ mod problems;
 mod report;
 mod route;
 mod serve;
+pub mod shards;
 mod wire;
 
 use std::collections::BTreeMap;

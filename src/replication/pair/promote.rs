@@ -56,7 +56,7 @@ pub enum Refused {
 }
 
 /// Asks every node what it knows of a shard; `here` is this node's copy of it, if it holds one.
-pub async fn survey(around: &Surroundings, shard: &Shard, here: Option<&Pair>) -> Survey {
+async fn survey(around: &Surroundings, shard: &Shard, here: Option<&Pair>) -> Survey {
     let topology = around.map.topology();
     let asked = join_all(topology.nodes().map(|node| async move {
         let said = if node.name == around.local.name { say(around, shard, here).await } else { ask(around, shard, node).await };
@@ -98,6 +98,11 @@ async fn ask(around: &Surroundings, shard: &Shard, node: &Node) -> Option<Said> 
 }
 
 impl Pair {
+    /// Asks every node what it knows of a shard.
+    pub async fn survey(&self, shard: &Shard) -> Survey {
+        survey(&self.around, shard, (shard.index == self.shard.index).then_some(self)).await
+    }
+
     /// Promises not to lead and not to follow below an epoch of any shard; durable when it returns.
     pub async fn promise(&self, shard: ShardIndex, epoch: &Epoch) -> Answer {
         if let Err(refused) = self.around.map.promise(shard, epoch) {
@@ -115,7 +120,7 @@ impl Pair {
         let Ok(_one) = self.taking_over.try_lock() else {
             return Err(Refused::Failed(format!("node {} is taking the shard over already", self.me.name)));
         };
-        let survey = survey(&self.around, &self.shard, Some(self)).await;
+        let survey = self.survey(&self.shard).await;
         let plan = survey.plan(&self.shard, &self.me.name);
         judge(&plan.objections, force)?;
         let (shard, epoch) = (self.shard.index, plan.epoch.clone());
