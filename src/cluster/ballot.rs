@@ -171,9 +171,8 @@ impl Ballot {
         Ok(Ballot {
             established: reader.option(Epoch::decode)?,
             highest: reader.varint()?,
-            promises: reader.list(PROMISES_MAX, |reader| {
-                Ok(Promise { epoch: Epoch::decode(reader)?, is_yield: reader.bool()? })
-            })?,
+            promises: reader
+                .list(PROMISES_MAX, |reader| Ok(Promise { epoch: Epoch::decode(reader)?, is_yield: reader.bool()? }))?,
         })
     }
 }

@@ -156,10 +156,7 @@ fn given_to(map: &ClusterMap, node: &NodeName) -> Vec<(ShardIndex, Epoch)> {
 
 /// Promises that were given before a node was asked, and that it does not hold itself any more. It holds its own from before
 /// it asks the first other node until it leads or has given up, and uses the number never again.
-fn given_up<'g>(
-    given: &'g [(ShardIndex, Epoch)],
-    theirs: &Facts,
-) -> impl Iterator<Item = &'g (ShardIndex, Epoch)> {
+fn given_up<'g>(given: &'g [(ShardIndex, Epoch)], theirs: &Facts) -> impl Iterator<Item = &'g (ShardIndex, Epoch)> {
     given.iter().filter(|(shard, epoch)| !theirs.promised_of(*shard).any(|own| own == epoch))
 }
 

@@ -174,7 +174,10 @@ impl ClusterMap {
     /// What this node is to do for a shard of which it holds a copy.
     #[must_use]
     pub fn part_of(&self, shard: &Shard, me: &NodeName) -> Part {
-        self.standings.read().get(shard.index.0 as usize).map_or(Part::Follow, |standing| part(shard, me, &standing.ballot))
+        self.standings
+            .read()
+            .get(shard.index.0 as usize)
+            .map_or(Part::Follow, |standing| part(shard, me, &standing.ballot))
     }
 
     /// The leave to take writes in this epoch; none when something speaks against it. It ends with the first change that is
@@ -288,8 +291,7 @@ fn decode(bytes: Bytes) -> Result<Vec<(ShardIndex, Ballot)>, Malformed> {
     if reader.varint()? != u64::from(FORMAT) {
         return Err(Malformed("facts about leaders by a newer program"));
     }
-    let ballots =
-        reader.list(SHARDS_MAX, |reader| Ok((ShardIndex(reader.varint_u32()?), Ballot::decode(reader)?)))?;
+    let ballots = reader.list(SHARDS_MAX, |reader| Ok((ShardIndex(reader.varint_u32()?), Ballot::decode(reader)?)))?;
     reader.finish()?;
     Ok(ballots)
 }

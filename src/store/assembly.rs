@@ -148,7 +148,8 @@ impl Assembled {
 /// What was persisted wins over the file (rule 15). A file of an older program knows only its own shard's epoch.
 fn restore(map: &ClusterMap, shard: ShardIndex, state: &State, me: &NodeName) -> Result<(), storage::Error> {
     if let Some(leadership) = &state.leadership {
-        map.restore(leadership.clone(), me).map_err(|what| storage::Error::Corrupt(format!("row `leadership`: {what}")))?;
+        map.restore(leadership.clone(), me)
+            .map_err(|what| storage::Error::Corrupt(format!("row `leadership`: {what}")))?;
     }
     if let Some(epoch) = &state.epoch {
         map.merge(shard, epoch);

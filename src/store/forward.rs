@@ -104,7 +104,10 @@ fn outcome_index(result: &Result<Answer, Error>) -> usize {
 
 /// The node that was asked does not lead the shard; nothing was done.
 fn moved(node: &Node, epoch: &Epoch) -> Error {
-    let detail = format!("node {} does not lead the shard any more: {} does, in epoch {}", node.name, epoch.leader, epoch.number);
+    let detail = format!(
+        "node {} does not lead the shard any more: {} does, in epoch {}",
+        node.name, epoch.leader, epoch.number
+    );
     Error::new(Code::NoLeader, detail).hint("nothing was done; try again in a second")
 }
 

@@ -125,7 +125,9 @@ fn refused(pair: &Pair, refusal: Refusal) -> Error {
         Refusal::Closed(detail) => {
             Error::new(Code::NoLeader, detail).hint("nothing was written; try again when the shard has a leader")
         }
-        Refusal::Held => Error::new(Code::NoLeader, refusal.to_string()).hint("nothing was written; try again in a second"),
+        Refusal::Held => {
+            Error::new(Code::NoLeader, refusal.to_string()).hint("nothing was written; try again in a second")
+        }
         Refusal::Fenced => Error::new(Code::NoLeader, refusal.to_string()).applied(Applied::Unknown).hint(
             "it may last, or be lost with what the former leader alone holds: read the key before you write it again",
         ),

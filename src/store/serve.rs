@@ -15,7 +15,9 @@ use crate::clock::millis;
 use crate::cluster::{canvass, exchange};
 use crate::peer::{Class, Envelope, Kind, Reply, Request, Service};
 use crate::replication::pair::Pair;
-use crate::replication::pair::wire::{Grant, GrantAnswer, Inspect, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
+use crate::replication::pair::wire::{
+    Grant, GrantAnswer, Inspect, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer,
+};
 use crate::types::{Epoch, Malformed, ShardIndex};
 
 impl Service for Store {
@@ -79,7 +81,12 @@ impl Store {
         let result = local::execute(pair, &self.clock, &call).await;
         log_forwarded(envelope, &pair.shard.name, &result, self.clock.now().saturating_duration_since(began));
         match result {
-            Err(error) if error.was_not_led() && let Some(epoch) = self.moved(pair) => Forward::Moved(epoch),
+            Err(error)
+                if error.was_not_led()
+                    && let Some(epoch) = self.moved(pair) =>
+            {
+                Forward::Moved(epoch)
+            }
             Ok(answer) if is_too_large(&answer, &call.operation, envelope.class) => Forward::UseBulk,
             Ok(answer) => Forward::Answer(answer),
             Err(error) => Forward::Error(error),
@@ -96,7 +103,9 @@ impl Store {
     async fn promise(&self, shard: ShardIndex, epoch: &Epoch) -> canvass::Answer {
         match self.copies.values().next() {
             Some(pair) => pair.promise(shard, epoch).await,
-            None => canvass::Answer::Refused { detail: format!("node {} has no file to write a promise to", self.me.name) },
+            None => {
+                canvass::Answer::Refused { detail: format!("node {} has no file to write a promise to", self.me.name) }
+            }
         }
     }
 

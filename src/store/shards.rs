@@ -11,12 +11,12 @@ use super::operate::Refused;
 use super::view::{HandedOver, ObjectionView, PlanCopy, TakenOver, TakeoverPlan};
 use crate::clock::millis;
 use crate::config::{Node, Shard};
+use crate::replication::pair::Pair;
 use crate::replication::pair::promote::{self, Refused as NotTaken};
 use crate::replication::pair::switchover::{self, Refused as NotHandedOver};
 use crate::replication::pair::takeover::{Objection, Plan, Survey};
-use crate::replication::pair::Pair;
-use crate::types::seq::seq_of;
 use crate::types::Seq;
+use crate::types::seq::seq_of;
 
 impl Store {
     /// What a takeover would come to, by the copy that is named, or by the one that holds the most.
@@ -27,7 +27,8 @@ impl Store {
         let survey = pair.survey(shard).await;
         let best = survey.best().and_then(|best| self.map.topology().node(&best));
         let target = named.or(best).ok_or_else(|| {
-            let copies: Vec<String> = shard.copies.iter().map(|copy| format!("{} ({})", copy.name, copy.address)).collect();
+            let copies: Vec<String> =
+                shard.copies.iter().map(|copy| format!("{} ({})", copy.name, copy.address)).collect();
             Refused::Warned {
                 detail: format!("no copy of {} that could lead it answers", shard.name),
                 hint: format!("start one that is whole: {}", copies.join(", ")),
@@ -40,7 +41,10 @@ impl Store {
     pub async fn take_over(self: &Arc<Self>, shard: &str, to: &str, force: bool) -> Result<TakenOver, Refused> {
         let (shard, target) = (self.shard_named(shard)?, self.node_named(to)?);
         if target.name != self.me.name {
-            return Err(elsewhere(format!("this is node {}; {} itself takes the shard over", self.me.name, target.name), target));
+            return Err(elsewhere(
+                format!("this is node {}; {} itself takes the shard over", self.me.name, target.name),
+                target,
+            ));
         }
         let pair = self.copies.get(&shard.index).map(Arc::clone).ok_or_else(|| no_copy(shard, target))?;
         let began = self.clock.now();
@@ -61,7 +65,12 @@ impl Store {
     }
 
     /// Has this node, which leads it, hand a shard over. Goes on by itself when its caller leaves.
-    pub async fn switch_over(self: &Arc<Self>, shard: &str, to: &str, deadline: Instant) -> Result<HandedOver, Refused> {
+    pub async fn switch_over(
+        self: &Arc<Self>,
+        shard: &str,
+        to: &str,
+        deadline: Instant,
+    ) -> Result<HandedOver, Refused> {
         let (shard, target) = (self.shard_named(shard)?, self.node_named(to)?.clone());
         let leader = self.map.leader_of(shard);
         if target.name == leader.name {
@@ -71,7 +80,10 @@ impl Store {
             return Err(no_copy(shard, &target));
         }
         if leader.name != self.me.name {
-            return Err(elsewhere(format!("this is node {}; {} leads {}", self.me.name, leader.name, shard.name), leader));
+            return Err(elsewhere(
+                format!("this is node {}; {} leads {}", self.me.name, leader.name, shard.name),
+                leader,
+            ));
         }
         let pair = self.copies.get(&shard.index).map(Arc::clone).ok_or_else(|| no_copy(shard, leader))?;
         let to = target.clone();
@@ -113,7 +125,10 @@ impl Store {
     }
 
     fn any_copy(&self) -> Result<&Arc<Pair>, Refused> {
-        self.copies.values().next().ok_or_else(|| Refused::Failed(format!("node {} holds no copy of any shard", self.me.name)))
+        self.copies
+            .values()
+            .next()
+            .ok_or_else(|| Refused::Failed(format!("node {} holds no copy of any shard", self.me.name)))
     }
 
     fn plan_view(&self, shard: &Shard, target: &Node, survey: &Survey, plan: &Plan) -> TakeoverPlan {

@@ -148,14 +148,22 @@ impl Pair {
                 return MayLead::NotYet(HALTED_PAUSE);
             }
             Count::Minority { silent } => {
-                warn!(shard = self.shard.name, ?silent, "no majority of all nodes answers: leading all the same (start_alone), \
-                    without knowing whether another leads by now; what is written is at risk");
+                warn!(
+                    shard = self.shard.name,
+                    ?silent,
+                    "no majority of all nodes answers: leading all the same (start_alone), \
+                    without knowing whether another leads by now; what is written is at risk"
+                );
             }
         }
         if waits && silent.len() * 2 >= self.shard.copies.len() {
             answers.warn_once(|| {
-                warn!(shard = self.shard.name, ?silent, "start_alone = \"wait\": taking no writes before more copies answer; start \
-                    them, or set start_alone = \"lead\" and restart this node");
+                warn!(
+                    shard = self.shard.name,
+                    ?silent,
+                    "start_alone = \"wait\": taking no writes before more copies answer; start \
+                    them, or set start_alone = \"lead\" and restart this node"
+                );
             });
             return MayLead::NotYet(HALTED_PAUSE);
         }
@@ -167,8 +175,7 @@ impl Pair {
     async fn ask_nodes(&self, epoch: &Epoch) -> BTreeMap<NodeName, Word> {
         let topology = Arc::clone(self.around.map.topology());
         let others: Vec<&Node> = topology.nodes().filter(|node| node.name != self.me.name).collect();
-        let mut words: BTreeMap<NodeName, Word> =
-            others.iter().map(|node| (node.name.clone(), Word::Silent)).collect();
+        let mut words: BTreeMap<NodeName, Word> = others.iter().map(|node| (node.name.clone(), Word::Silent)).collect();
         let mut asking: FuturesUnordered<_> = others
             .into_iter()
             .map(|node| async move { (node, ask_until_heard(|| self.ask_facts(node)).await) })
@@ -254,8 +261,7 @@ impl Pair {
         let leading = async {
             self.keeper.establish(self.shard.index, epoch).await?;
             let Some(mandate) = self.around.map.mandate(&self.shard, &self.me.name, epoch) else { return Ok(false) };
-            let mode =
-                Mode::Leading { epoch: epoch.clone(), incarnation: self.incarnation, mandate: mandate.clone() };
+            let mode = Mode::Leading { epoch: epoch.clone(), incarnation: self.incarnation, mandate: mandate.clone() };
             self.writer.set_mode(mode, facts).await?;
             self.enter_duty_with(Duty::Leading, Some(mandate));
             Ok::<bool, Refusal>(true)

@@ -177,10 +177,18 @@ mod tests {
         let higher = || Word::Higher(Epoch { number: 2, leader: NodeName::new("A/1") });
         assert_eq!(counted(&[]), Count::Majority, "a node alone");
         assert_eq!(counted(&[NoneHigher, Silent]), Count::Majority);
-        assert_eq!(counted(&[Silent]), Count::Minority { silent: vec![NodeName::new("N/0")] }, "one of two is no majority");
+        assert_eq!(
+            counted(&[Silent]),
+            Count::Minority { silent: vec![NodeName::new("N/0")] },
+            "one of two is no majority"
+        );
         assert!(matches!(counted(&[NoneHigher, Silent, Silent]), Count::Minority { silent } if silent.len() == 2));
         assert!(matches!(counted(&[higher(), Silent, Silent]), Count::Promised { .. }));
-        assert_eq!(counted(&[higher(), NoneHigher, NoneHigher, Silent]), Count::Majority, "a takeover without a majority");
+        assert_eq!(
+            counted(&[higher(), NoneHigher, NoneHigher, Silent]),
+            Count::Majority,
+            "a takeover without a majority"
+        );
     }
 
     #[test]

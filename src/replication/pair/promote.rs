@@ -59,7 +59,11 @@ pub enum Refused {
 async fn survey(around: &Surroundings, shard: &Shard, here: Option<&Pair>) -> Survey {
     let topology = around.map.topology();
     let asked = join_all(topology.nodes().map(|node| async move {
-        let said = if node.name == around.local.name { say(around, shard, here).await } else { ask(around, shard, node).await };
+        let said = if node.name == around.local.name {
+            say(around, shard, here).await
+        } else {
+            ask(around, shard, node).await
+        };
         (node.name.clone(), said)
     }));
     let nodes = asked.await.into_iter().collect();
@@ -74,20 +78,15 @@ async fn say(around: &Surroundings, shard: &Shard, here: Option<&Pair>) -> Optio
         Some(pair) => pair.answer_inspect(Inspect { key: None }).await.ok(),
         None => None,
     };
-    Some(Said {
-        highest: ballot.highest(),
-        promised: ballot.promised().map(|promise| promise.epoch.clone()),
-        copy,
-    })
+    Some(Said { highest: ballot.highest(), promised: ballot.promised().map(|promise| promise.epoch.clone()), copy })
 }
 
 /// What another node knows; none: it is silent.
 async fn ask(around: &Surroundings, shard: &Shard, node: &Node) -> Option<Said> {
     let Surroundings { pool, map, local, .. } = around;
     let holds_copy = node.shard == shard.index;
-    let copy = async {
-        if holds_copy { inspect::ask(pool, map, node, None, SURVEY_WAIT).await.map(Some) } else { Ok(None) }
-    };
+    let copy =
+        async { if holds_copy { inspect::ask(pool, map, node, None, SURVEY_WAIT).await.map(Some) } else { Ok(None) } };
     let (facts, copy) = tokio::join!(exchange::ask(pool, map, local, node, SURVEY_WAIT), copy);
     let (facts, copy) = (facts.ok()?, copy.ok()?);
     Some(Said {
@@ -109,7 +108,9 @@ impl Pair {
             return Answer::refused(&refused);
         }
         if let Err(refusal) = self.keeper.keep().await {
-            return Answer::Refused { detail: format!("node {} cannot write its promise down: {refusal}", self.me.name) };
+            return Answer::Refused {
+                detail: format!("node {} cannot write its promise down: {refusal}", self.me.name),
+            };
         }
         info!(shard = %shard, %epoch, "promised to let a node lead");
         Answer::Given { end: (shard == self.shard.index).then(|| self.writer.published().end()) }
@@ -203,8 +204,14 @@ impl Pair {
         }
         let mine = self.writer.published().with_history(|history| history.cursor());
         if (self.uid(), &mine) != (shard_uid, &cursor) {
-            let text = |cursor: &Option<_>| cursor.as_ref().map_or("nothing".into(), |cursor: &crate::types::Cursor| cursor.seq.to_string());
-            return refused(format!("the copy of node {me} ends at {}, the leader's at {}", text(&mine), text(&cursor)));
+            let text = |cursor: &Option<_>| {
+                cursor.as_ref().map_or("nothing".into(), |cursor: &crate::types::Cursor| cursor.seq.to_string())
+            };
+            return refused(format!(
+                "the copy of node {me} ends at {}, the leader's at {}",
+                text(&mine),
+                text(&cursor)
+            ));
         }
         match self.begin_epoch(&epoch).await {
             Ok(()) => GrantAnswer::Leads,

@@ -111,7 +111,10 @@ impl Pair {
         let takeover = |to: &str| format!("kv shard takeover {shard} --to {to}");
         match aside {
             Aside::Promised(epoch) => Halt {
-                why: format!("node {me} has promised {} to let it lead shard {shard} in epoch {}", epoch.leader, epoch.number),
+                why: format!(
+                    "node {me} has promised {} to let it lead shard {shard} in epoch {}",
+                    epoch.leader, epoch.number
+                ),
                 next: format!(
                     "that ends by itself when the takeover does; if {} is gone, choose who leads: {}",
                     epoch.leader,
@@ -130,7 +133,10 @@ impl Pair {
                 ),
             },
             Aside::LeaderUnknown(epoch) => Halt {
-                why: format!("shard {shard} is led by {} (epoch {}), which this sharding.toml does not name", epoch.leader, epoch.number),
+                why: format!(
+                    "shard {shard} is led by {} (epoch {}), which this sharding.toml does not name",
+                    epoch.leader, epoch.number
+                ),
                 next: format!("give this node the file that names it, or choose who leads: {}", takeover(me.as_str())),
             },
         }

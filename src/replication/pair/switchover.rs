@@ -143,14 +143,17 @@ impl Pair {
             Ok(HandedOver { epoch, end, paused }) => {
                 info!(shard = self.shard.name, %epoch, %end, paused_ms = paused.as_millis(), "handed the shard over");
             }
-            Err(refused) => warn!(shard = self.shard.name, to = %to.name, detail = %refused, "the shard was not handed over"),
+            Err(refused) => {
+                warn!(shard = self.shard.name, to = %to.name, detail = %refused, "the shard was not handed over")
+            }
         }
         let _ = reply.send(result); // whoever asked may have left
     }
 
     async fn try_to_hand_over(&self, epoch: &Epoch, to: &Node, deadline: Instant) -> Answer {
         let highest = self.check_target(to).await.map_err(Refused::Unchanged)?;
-        let next = Epoch { number: highest.max(self.ballot().highest()).max(epoch.number) + 1, leader: to.name.clone() };
+        let next =
+            Epoch { number: highest.max(self.ballot().highest()).max(epoch.number) + 1, leader: to.name.clone() };
         let mut close = CLOSE_ENTRIES;
         loop {
             self.wait_until_close(to, close, deadline).await?;
@@ -232,7 +235,9 @@ impl Pair {
         // From here on this node does not lead, in memory and then durably.
         if let Err(refused) = self.around.map.yield_to(self.shard.index, epoch, next) {
             self.lift(epoch).await.map_err(failed)?;
-            return Err(Broken::Off(Refused::Unchanged(format!("another takes the shard over at this moment: {refused}"))));
+            return Err(Broken::Off(Refused::Unchanged(format!(
+                "another takes the shard over at this moment: {refused}"
+            ))));
         }
         self.keeper.keep().await.map_err(|refusal| failed(refusal.to_string()))?;
         let paused = || self.around.clock.now().saturating_duration_since(began);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::{Mandate, Facts, Item, Mode, Options, Refusal, Upkeep, UpkeepSource, Writer, Written};
+use super::{Facts, Item, Mandate, Mode, Options, Refusal, Upkeep, UpkeepSource, Writer, Written};
 use crate::clock::Clock;
 use crate::metrics::{Labels, Metrics};
 use crate::storage::memory::{MemoryDisk, MemoryEngine};
