@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::peer::pool::{PEER_PATH, PEER_UPGRADE, Tcp};
 use crate::random::Random;
 use crate::storage::Engine;
-use crate::storage::files::RedbFiles;
+use crate::storage::files::DiskFiles;
 use crate::storage::open::{OpenError, Options as FileOptions};
 use crate::store::assembly::{self, Assembled, Materials, assemble};
 use crate::types::NodeName;
@@ -91,11 +91,8 @@ async fn serve(options: Options) -> Result<(), Error> {
     let me = topology.node(&node).ok_or_else(|| Error::UnknownNode(node.clone()))?.clone();
     let listener = bind(&me)?; // before the file: a second process on the address touches nothing
     let shard = topology.shard(me.shard).ok_or(Error::UnknownNode(node))?;
-    let files = RedbFiles {
-        path: db_location.clone(),
-        identity: assembly::identity(&topology, shard),
-        options: FileOptions { cache_bytes: settings.cache_bytes },
-    };
+    let options = FileOptions { cache_bytes: settings.cache_bytes };
+    let files = DiskFiles::new(&db_location, assembly::identity(&topology, shard), options, Random::system());
     let engine = files.open()?;
     if engine.state()?.unclean {
         warn!(file = %db_location.display(), "the file was not closed properly; it was repaired, and nothing is lost");
@@ -115,8 +112,8 @@ async fn serve(options: Options) -> Result<(), Error> {
         metrics: Arc::clone(&metrics),
     })?;
     node.start();
-    let router = api::router(Arc::clone(&node.store)).route(PEER_PATH, peer_route(&node));
-    api::listen::serve(listener, router, &settings, metrics, shutdown).await;
+    let service = api::Service::new(Arc::clone(&node.store)).route(PEER_PATH, peer_route(&node));
+    api::listen::serve(listener, service, &settings, metrics, shutdown).await;
     info!("stopping");
     if !node.stop().await {
         error!("the writer's thread panicked");

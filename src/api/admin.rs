@@ -1,8 +1,6 @@
 //! What a node shows of the cluster and of itself: the map, why a key is where it is, the state of its copies.
 
-use axum::response::Response;
-
-use super::answer;
+use super::answer::{self, Response};
 use super::asked::Asked;
 use super::controls;
 use super::error::Problem;

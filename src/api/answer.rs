@@ -1,10 +1,9 @@
 //! Answers of the store as HTTP: statuses of success, the value's bytes, and the headers that say what an answer is worth
 //! (API.md, section 3).
 
-use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
-use axum::response::Response;
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::error::{Kind, Problem};
@@ -12,6 +11,9 @@ use super::params::{self, Plus};
 use crate::placement::HashFunction;
 use crate::store::{Acks, Answer, Applied, Code, Location, Outcome, Served};
 use crate::types::{Record, Version};
+
+/// An answer, whole: whoever writes it knows its length, and waits for nothing.
+pub(super) type Response = axum::http::Response<Bytes>;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -29,7 +31,7 @@ pub(super) fn value(answer: Answer, conditions: &HeaderMap) -> Result<Response, 
     match answer.outcome {
         Outcome::Found(record) => found(record, headers, conditions),
         Outcome::Missing => {
-            let detail = format!("shard {} holds no such key", answer.served.shard);
+            let detail = format!("shard {} holds no such key", answer.served.place.shard);
             Err(Problem::new(Kind::KeyNotFound, detail).headers(headers))
         }
         other => Err(mismatch(&other)),
@@ -49,25 +51,25 @@ fn found(record: Record, mut headers: HeaderMap, conditions: &HeaderMap) -> Resu
     let is_known = names(conditions, &IF_NONE_MATCH, etag_text, Comparison::Weak);
     headers.insert(ETAG, etag);
     if is_known {
-        return Ok(response(StatusCode::NOT_MODIFIED, headers, Body::empty()));
+        return Ok(response(StatusCode::NOT_MODIFIED, headers, Bytes::new()));
     }
     let content_type = record.content.content_type.and_then(|bytes| HeaderValue::from_maybe_shared(bytes).ok());
     headers.insert(CONTENT_TYPE, content_type.unwrap_or(OCTETS));
-    Ok(response(StatusCode::OK, headers, Body::from(record.content.value)))
+    Ok(response(StatusCode::OK, headers, record.content.value))
 }
 
 /// The answer of the curl routes to a write that is done.
 pub(super) fn done(answer: Answer) -> Result<Response, Problem> {
     let (mut headers, _) = written(answer)?;
     headers.insert(CONTENT_TYPE, TEXT);
-    Ok(response(StatusCode::OK, headers, Body::from("OK\n")))
+    Ok(response(StatusCode::OK, headers, Bytes::from("OK\n")))
 }
 
 /// The answer of a resource to a write that is done: `201` when it was created, else `204`.
 pub(super) fn changed(answer: Answer) -> Result<Response, Problem> {
     let (headers, created) = written(answer)?;
     let status = if created { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
-    Ok(response(status, headers, Body::empty()))
+    Ok(response(status, headers, Bytes::new()))
 }
 
 /// The headers of a write, and whether it created the key.
@@ -89,10 +91,10 @@ fn written(answer: Answer) -> Result<(HeaderMap, bool), Problem> {
 fn provenance(served: &Served) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(12);
     headers.insert(CACHE_CONTROL, NO_STORE);
-    insert(&mut headers, "kv-shard", &served.shard);
-    insert(&mut headers, "kv-node", &served.node.to_string());
+    insert(&mut headers, "kv-shard", &served.place.shard);
+    insert(&mut headers, "kv-node", &served.place.node.to_string());
     headers.insert(HeaderName::from_static("kv-role"), HeaderValue::from_static(served.role.name()));
-    if let Some((from, to)) = served.forwarded {
+    if let Some((from, to)) = served.place.forwarded {
         insert(&mut headers, "kv-forwarded", &format!("{from}->{to}"));
     }
     headers
@@ -112,7 +114,7 @@ pub(super) fn redirect(owner: &Location, uri: &Uri) -> Response {
     headers.insert(CONTENT_TYPE, TEXT);
     insert(&mut headers, "kv-shard", &owner.name);
     insert(&mut headers, LOCATION.as_str(), &location);
-    response(StatusCode::TEMPORARY_REDIRECT, headers, Body::from(format!("ask {}\n", owner.leader_address)))
+    response(StatusCode::TEMPORARY_REDIRECT, headers, Bytes::from(format!("ask {}\n", owner.leader_address)))
 }
 
 /// A view as pretty-printed JSON.
@@ -120,7 +122,7 @@ pub(super) fn json(view: &impl Serialize) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CONTENT_TYPE, JSON);
-    response(StatusCode::OK, headers, Body::from(pretty(view)))
+    response(StatusCode::OK, headers, Bytes::from(pretty(view)))
 }
 
 /// A view as JSON on one line.
@@ -130,7 +132,7 @@ pub(super) fn json_line(view: &impl Serialize) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CONTENT_TYPE, JSON);
-    response(StatusCode::OK, headers, Body::from(line))
+    response(StatusCode::OK, headers, Bytes::from(line))
 }
 
 /// A view as pretty-printed JSON with an `ETag`, or `304` to a client that has it.
@@ -141,10 +143,10 @@ pub(super) fn json_tagged(view: &impl Serialize, conditions: &HeaderMap) -> Resp
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     insert(&mut headers, ETAG.as_str(), &etag);
     if names(conditions, &IF_NONE_MATCH, etag.as_bytes(), Comparison::Weak) {
-        return response(StatusCode::NOT_MODIFIED, headers, Body::empty());
+        return response(StatusCode::NOT_MODIFIED, headers, Bytes::new());
     }
     headers.insert(CONTENT_TYPE, JSON);
-    response(StatusCode::OK, headers, Body::from(text))
+    response(StatusCode::OK, headers, Bytes::from(text))
 }
 
 /// Lines of text for people and probes.
@@ -152,7 +154,7 @@ pub(super) fn text(status: StatusCode, lines: String) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CONTENT_TYPE, TEXT);
-    response(status, headers, Body::from(lines))
+    response(status, headers, Bytes::from(lines))
 }
 
 /// A document of some other kind.
@@ -160,7 +162,7 @@ pub(super) fn document(media_type: &'static str, text: String) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response(StatusCode::OK, headers, Body::from(text))
+    response(StatusCode::OK, headers, Bytes::from(text))
 }
 
 /// Pretty-printed JSON that ends in a newline.
@@ -171,7 +173,7 @@ pub(super) fn pretty(document: &impl Serialize) -> Vec<u8> {
     text
 }
 
-fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response {
+fn response(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;

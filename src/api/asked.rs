@@ -4,11 +4,10 @@ use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::response::Response;
 use tokio::time::timeout;
 
 use super::Api;
-use super::answer;
+use super::answer::{self, Response};
 use super::controls::{Controls, Route};
 use super::error::{Kind, Problem};
 use super::params::{Accepts, Params};

@@ -4,13 +4,12 @@ use std::str;
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method};
-use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::answer;
+use super::answer::{self, Response};
 use super::asked::Asked;
 use super::body::Upload;
 use super::controls::{self, Controls};
@@ -39,7 +38,7 @@ pub(super) async fn get(asked: &Asked<'_>) -> Result<Response, Problem> {
 }
 
 /// `/set?key=K&value=V`, with the value in the query, in a form, or as the body.
-pub(super) async fn set(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Problem> {
+pub(super) async fn set(asked: &Asked<'_>, upload: &mut Upload<'_>) -> Result<Response, Problem> {
     let is_get = asked.parts.method == Method::GET;
     let refusal = |params: &Params| match params.get("value") {
         Some(_) => Some(Problem::bad_request("there is a value parameter and a body").hint("send the value once")),
@@ -74,7 +73,7 @@ fn get_without_value() -> Problem {
 }
 
 /// `/delete?key=K`, with the key in the query or in a form.
-pub(super) async fn delete(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Problem> {
+pub(super) async fn delete(asked: &Asked<'_>, upload: &mut Upload<'_>) -> Result<Response, Problem> {
     let refusal = |_: &Params| {
         let problem = Problem::bad_request("/delete takes no body, save a form with its parameters");
         Some(problem.hint("send the key as ?key=K, and no body"))
@@ -105,7 +104,7 @@ enum Understood {
 /// `refusal` says why these parameters cannot go with a raw body that is not empty.
 async fn understand(
     asked: &Asked<'_>,
-    upload: &mut Upload,
+    upload: &mut Upload<'_>,
     accepts: &Accepts,
     refusal: impl Fn(&Params) -> Option<Problem>,
 ) -> Result<Understood, Problem> {

@@ -3,14 +3,12 @@
 //! Every problem says what happened, whether a write took effect (`applied`), whether asking again can help, and what to
 //! do next. A write whose outcome is not known says `unknown`, and is never reported as failed or as done.
 
-use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::answer;
+use super::answer::{self, Response};
 use crate::config::Settings;
 use crate::store::{Applied, Code, Error};
 use crate::types::KeyFault;
@@ -385,7 +383,7 @@ impl Problem {
             hint: if hint.is_empty() { usual_hint } else { &hint },
             extras: &extras,
         };
-        let mut response = Response::new(Body::from(answer::pretty(&document)));
+        let mut response = Response::new(answer::pretty(&document).into());
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         let headers = response.headers_mut();
@@ -415,27 +413,25 @@ impl From<Error> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt;
 
-    async fn text(problem: Problem) -> String {
-        let body = problem.into_response().into_body().collect().await.unwrap().to_bytes();
-        String::from_utf8(body.to_vec()).unwrap()
+    fn text(problem: Problem) -> String {
+        String::from_utf8(problem.into_response().into_body().to_vec()).unwrap()
     }
 
-    #[tokio::test]
-    async fn problem_document_has_its_members_in_order_and_ends_in_a_newline() {
+    #[test]
+    fn problem_document_has_its_members_in_order_and_ends_in_a_newline() {
         let error = Error::new(Code::WrongShard, "not here").shard("Delhi").leader("127.0.0.5:8080");
         let expected = "{\n  \"type\": \"urn:ostraca:wrong-shard\",\n  \"title\": \"The key belongs to another shard\",\n  \
             \"status\": 421,\n  \"detail\": \"not here\",\n  \"code\": \"wrong-shard\",\n  \"applied\": \"no\",\n  \
             \"retryable\": false,\n  \"hint\": \"ask the leader, or leave route=local out\",\n  \
             \"leader\": \"127.0.0.5:8080\",\n  \"shard\": \"Delhi\"\n}\n";
-        assert_eq!(text(error.into()).await, expected);
+        assert_eq!(text(error.into()), expected);
     }
 
-    #[tokio::test]
-    async fn problem_of_a_write_that_may_have_happened_says_unknown() {
+    #[test]
+    fn problem_of_a_write_that_may_have_happened_says_unknown() {
         let error = Error::new(Code::Deadline, "no word").applied(Applied::Unknown);
-        assert!(text(error.into()).await.contains("\"applied\": \"unknown\""));
+        assert!(text(error.into()).contains("\"applied\": \"unknown\""));
     }
 
     #[test]

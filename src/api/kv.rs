@@ -1,13 +1,12 @@
 //! `/v1/kv/{key}`: a key as a resource.
 
 use axum::http::header::CONTENT_TYPE;
-use axum::response::Response;
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
-use super::answer;
+use super::answer::{self, Response};
 use super::asked::Asked;
 use super::body::Upload;
 use super::controls;
@@ -42,7 +41,7 @@ pub(super) async fn get(asked: &Asked<'_>) -> Result<Response, Problem> {
 }
 
 /// PUT: stores the body as it is, and its type.
-pub(super) async fn put(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Problem> {
+pub(super) async fn put(asked: &Asked<'_>, upload: &mut Upload<'_>) -> Result<Response, Problem> {
     controls::refuse_conditions(asked.headers())?;
     let params = asked.query(&PUT)?;
     let (key, controls) = (key(asked, &params)?, asked.controls(&params, &PUT)?);

@@ -1,8 +1,6 @@
 //! `/metrics`: what the node counts, and what a look at it shows, as OpenMetrics text.
 
-use axum::response::Response;
-
-use super::answer;
+use super::answer::{self, Response};
 use super::asked::Asked;
 use super::controls;
 use super::error::Problem;

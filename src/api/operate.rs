@@ -1,9 +1,7 @@
 //! What an operator asks of a node over HTTP (`kv replica reset`, `kv shard checksum`). Each is served by the node that it
 //! concerns, and by no other: `421` names whom to ask.
 
-use axum::response::Response;
-
-use super::answer;
+use super::answer::{self, Response};
 use super::asked::Asked;
 use super::controls;
 use super::error::{Kind, Problem};

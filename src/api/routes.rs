@@ -6,15 +6,13 @@
 
 use std::panic::AssertUnwindSafe;
 
-use axum::body::Body;
-use axum::extract::Request;
 use axum::http::header::{ALLOW, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode};
-use axum::response::Response;
+use bytes::Bytes;
 use futures_util::FutureExt;
-use std::sync::Arc;
 
+use super::answer::Response;
 use super::asked::Asked;
 use super::body::Upload;
 use super::error::{Kind, Problem};
@@ -183,16 +181,19 @@ fn find(path: &str) -> Option<(usize, &'static Route)> {
     ROUTES.iter().enumerate().find(|(_, route)| route.matches(path))
 }
 
+/// Whether a path is in the table.
+pub(super) fn is_documented(path: &str) -> bool {
+    find(path).is_some()
+}
+
 /// Answers a request, whatever it is and whatever becomes of it. A handler that panics answers `500` and takes nothing
 /// else with it.
-pub(super) async fn respond(api: &Api, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let asked = Asked { api, parts: &parts, id: RequestId(rand::random()), began: api.store.clock().now() };
+pub(super) async fn respond(api: &Api, parts: &Parts, mut upload: Upload<'_>) -> Response {
+    let asked = Asked { api, parts, id: RequestId(rand::random()), began: api.store.clock().now() };
     let found = find(parts.uri.path());
     let watch = Watch::begin(&asked, found.map_or((usize::MAX, OTHER), |(place, route)| (place, route.name())));
-    let mut upload = Upload::new(body, Arc::clone(&api.body_budget));
     let route = found.map(|(_, route)| route);
-    let answer = survive(&parts, route, answer(&asked, route, &mut upload)).await;
+    let answer = survive(parts, route, answer(&asked, route, &mut upload)).await;
     upload.linger(framing::awaits_continue(&parts.headers));
     watch.end(&answer);
     let mut response = answer.unwrap_or_else(Problem::into_response);
@@ -200,7 +201,7 @@ pub(super) async fn respond(api: &Api, request: Request) -> Response {
     response
 }
 
-async fn answer(asked: &Asked<'_>, route: Option<&Route>, upload: &mut Upload) -> Result<Response, Problem> {
+async fn answer(asked: &Asked<'_>, route: Option<&Route>, upload: &mut Upload<'_>) -> Result<Response, Problem> {
     let Parts { method, uri, headers, .. } = asked.parts;
     framing::check(asked.parts, asked.settings())?;
     if *method == Method::OPTIONS && uri.path() == "*" {
@@ -246,7 +247,7 @@ async fn answer(asked: &Asked<'_>, route: Option<&Route>, upload: &mut Upload) -
 }
 
 fn options(allow: &str) -> Response {
-    let mut response = Response::new(Body::empty());
+    let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     if let Ok(allow) = HeaderValue::from_str(allow) {
         response.headers_mut().insert(ALLOW, allow);
@@ -273,6 +274,7 @@ fn panicked(parts: &Parts, route: Option<&Route>) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::Request;
 
     fn route(path: &str) -> &'static Route {
         ROUTES.iter().find(|route| route.matches(path)).unwrap()

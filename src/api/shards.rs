@@ -6,9 +6,7 @@
 //! POST /admin/v1/shards/{shard}/switchover?to=NODE&timeout=   by the leader; another says whom to ask
 //! ```
 
-use axum::response::Response;
-
-use super::answer;
+use super::answer::{self, Response};
 use super::asked::Asked;
 use super::controls;
 use super::error::Problem;

@@ -144,8 +144,19 @@ impl Drop for Slot {
 impl Activity {
     /// A request is under way until what this returns is dropped.
     pub(super) fn request(self: &Arc<Self>) -> UnderWay {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.begin();
         UnderWay(Arc::clone(self))
+    }
+
+    /// A request is under way, until [`Activity::end`].
+    pub(super) fn begin(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is no longer under way.
+    pub(super) fn end(&self) {
+        self.deeds.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A write waits, or does not. Said at every look at the connection: only the end of a wait is a deed.
@@ -170,8 +181,7 @@ pub(super) struct UnderWay(Arc<Activity>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.deeds.fetch_add(1, Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.end();
     }
 }
 

@@ -12,10 +12,10 @@
 use std::time::{Duration, Instant};
 
 use axum::http::{Method, StatusCode};
-use axum::response::Response;
 use tracing::{debug, error, info, warn};
 
 use super::Api;
+use super::answer::Response;
 use super::asked::Asked;
 use super::error::{Kind, Problem};
 use crate::clock::millis;

@@ -96,7 +96,8 @@ impl Compact {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::files::RedbFiles;
+    use crate::random::Random;
+    use crate::storage::files::DiskFiles;
     use crate::storage::open::Options;
     use crate::storage::{Batch, Engine, Identity};
     use crate::types::{ShardIndex, ShardUid};
@@ -111,7 +112,7 @@ mod tests {
         let path = directory.path().join("x.redb");
         let identity =
             Identity { shard_name: "Delhi".to_owned(), shard: ShardIndex(3), shard_count: 4, hash: "fnv1".to_owned() };
-        let files = RedbFiles { path: path.clone(), identity, options: Options { cache_bytes: 1 << 20 } };
+        let files = DiskFiles::new(&path, identity, Options { cache_bytes: 1 << 20 }, Random::system());
         let engine = files.open().unwrap();
         engine.commit(&Batch { shard_uid: Some(ShardUid(1)), ..Batch::default() }).unwrap();
 

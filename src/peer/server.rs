@@ -1,6 +1,7 @@
 //! The answering end of a connection: shakes hands, then serves requests side by side, within bounds.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::connection::{Outgoing, WRITE_QUEUE_FRAMES, write_frames, write_handshake};
+use super::connection::{Outgoing, PIECE_BYTES, Unwatched, write_frames, write_handshake};
 use super::contacts::Contacts;
-use super::frame::{Frame, allow_all_frames, cutter};
+use super::frame::{Frame, allow_all_frames, cutter, encode_response};
 use super::local::Local;
-use super::message::{Hello, Request, Status};
+use super::message::{Hello, Recent, Request, Status};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
@@ -26,6 +27,8 @@ use crate::metrics::Metrics;
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(2);
 /// Requests served at once for one connection; the next one waits unread.
 const SERVING_MAX: usize = 1024;
+/// Answers waiting to be written; beyond it requests are neither read nor finished until the peer takes some.
+const ANSWERS_MAX: usize = 1024;
 /// Bytes of requests served at once for one connection, in KiB: one frame of the greatest size and then some.
 const SERVING_KIB_MAX: usize = 96 << 10;
 
@@ -52,8 +55,23 @@ impl Reply {
     }
 }
 
+/// What became of a request at first sight.
+#[derive(Debug)]
+pub enum Met {
+    /// It is answered.
+    Answered(Reply),
+    /// Its answer needs waiting, or work that others should not wait for.
+    Waits(Request),
+}
+
 /// Whatever answers peers' requests.
 pub trait Service: Send + Sync + 'static {
+    /// Answers what can be answered at once, and hands everything else back. Runs on the connection's reader, so that a
+    /// small read costs no task; the requests behind it wait for it.
+    fn meet(&self, request: Request) -> Met {
+        Met::Waits(request)
+    }
+
     /// Serves one request. Runs in a task of its own; ends by itself within the envelope's `remaining` time and a little.
     fn handle(&self, request: Request) -> impl Future<Output = Reply> + Send;
 }
@@ -83,7 +101,7 @@ impl Listener {
         S: Service,
     {
         let (read, mut write) = tokio::io::split(io);
-        let mut frames = FramedRead::new(read, cutter());
+        let mut frames = FramedRead::with_capacity(read, cutter(), PIECE_BYTES);
         let Ok(Some(hello)) = timeout(HANDSHAKE_WAIT, read_hello(&mut frames)).await else {
             debug!("a connection did not introduce itself as a peer");
             return;
@@ -115,46 +133,64 @@ impl Listener {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         S: Service,
     {
-        let (answers, outgoing) = mpsc::channel(WRITE_QUEUE_FRAMES);
+        let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
         let broken = CancellationToken::new();
         let writing = {
             let broken = broken.clone();
             async move {
-                let _ = write_frames(write, outgoing).await; // ends when the last answer is written, or the peer is gone
+                let _ = write_frames(write, outgoing, &Unwatched).await; // ends when the last answer is written, or the peer is gone
                 broken.cancel();
             }
         };
         self.tasks.spawn(writing);
         let slots = Arc::new(Semaphore::new(SERVING_MAX));
         let room = Arc::new(Semaphore::new(SERVING_KIB_MAX));
+        let mut recent = Recent::default();
+        let mut ended = pin!(async {
+            tokio::select! {
+                () = broken.cancelled() => {}
+                () = self.stop.cancelled() => {}
+            }
+        });
         loop {
             let next = tokio::select! {
+                biased; // frames that were read with the last ones are served without a look at the rest
                 next = frames.next() => next,
-                () = broken.cancelled() => None,
-                () = self.stop.cancelled() => None,
+                () = ended.as_mut() => None,
             };
             let Some(Ok(bytes)) = next else { return };
             let kib = u32::try_from(bytes.len() / 1024 + 1).unwrap_or(u32::MAX);
-            let Ok(Frame::Request { id, request }) = Frame::decode(bytes.freeze()) else {
+            let Ok(Frame::Request { id, request }) = Frame::decode_after(bytes.freeze(), &mut recent) else {
                 warn!("a peer broke the protocol; its connection is closed");
                 return;
+            };
+            let met = match self.local.meet(&request.envelope.from, request.envelope.cluster) {
+                Ok(()) => service.meet(request),
+                Err(refusal) => Met::Answered(Reply { status: Status::Refused(refusal), body: Bytes::new() }),
+            };
+            let request = match met {
+                Met::Answered(reply) => {
+                    let _ = answers.send(outgoing_of(id, reply)).await; // ends when the peer is gone
+                    continue;
+                }
+                Met::Waits(request) => request,
             };
             let permits = tokio::select! {
                 permits = async { (Arc::clone(&slots).acquire_owned().await, Arc::clone(&room).acquire_many_owned(kib).await) } => permits,
                 () = broken.cancelled() => return,
             };
-            let (service, answers, local) = (Arc::clone(&service), answers.clone(), Arc::clone(&self.local));
+            let (service, answers) = (Arc::clone(&service), answers.clone());
             self.tasks.spawn(async move {
                 let _permits = permits;
-                let reply = match local.meet(&request.envelope.from, request.envelope.cluster) {
-                    Ok(()) => service.handle(request).await,
-                    Err(refusal) => Reply { status: Status::Refused(refusal), body: Bytes::new() },
-                };
-                let frame = Frame::Response { id, status: reply.status, body: reply.body }.encode();
-                let _ = answers.send(Outgoing { frame, watched: None }).await; // the peer may be gone
+                let reply = service.handle(request).await;
+                let _ = answers.send(outgoing_of(id, reply)).await; // the peer may be gone
             });
         }
     }
+}
+
+fn outgoing_of(id: u64, reply: Reply) -> Outgoing {
+    Outgoing { id, frame: encode_response(id, &reply.status, &reply.body) }
 }
 
 async fn read_hello<IO: AsyncRead>(frames: &mut FramedRead<ReadHalf<IO>, LengthDelimitedCodec>) -> Option<Hello> {

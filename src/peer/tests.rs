@@ -19,7 +19,7 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client::{Connection, Patience};
+use super::client::{CallError, Connection, Patience};
 use super::contacts::Contacts;
 use super::frame::{Frame, cutter};
 use super::local::Local;
@@ -128,6 +128,11 @@ fn serve_as(local: &Arc<Local>, echo: &Arc<Echo>) -> (DuplexStream, Serving) {
 async fn connect(near: DuplexStream) -> Arc<Connection> {
     let hello = local("A/0").hello(&NodeName::new("B/0"), Class::Request);
     Arc::new(Connection::open(near, hello).await.unwrap().0)
+}
+
+/// Sends a request and waits for its answer.
+async fn ask(connection: &Connection, request: Request, patience: Patience) -> Result<Bytes, CallError> {
+    connection.call(&request.envelope, &request.body, patience).await
 }
 
 /// A connection to a far end that the test plays itself, after the handshake.

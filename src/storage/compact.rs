@@ -1,7 +1,7 @@
 //! Gives the disk back what a file no longer needs: its pages are moved together, and its end is cut off. Offline, for it
 //! rewrites much of the file, and nothing else may have it open.
 //!
-//! The file stays a database at every moment: redb moves pages in transactions, and shortens the file only behind one
+//! What stands in the log beside it is brought into it first. The file stays a database at every moment: redb moves pages in transactions, and shortens the file only behind one
 //! that is durable. A crash or an error leaves all the data there, at most less space gained; `tests/sim` cuts the power
 //! at any call of it.
 
@@ -12,8 +12,10 @@ use ::redb::backends::FileBackend;
 use ::redb::{CompactionError, Database, ReadableDatabase, ReadableTableMetadata, StorageBackend};
 
 use super::layout::{self, DATA, fault};
-use super::open::{self, OpenError, OpenFault};
+use super::logged::Logged;
+use super::open::{self, OpenError, OpenFault, Options};
 use super::{Error, Identity, migrate, redb as engine};
+use crate::random::Random;
 use crate::types::Seq;
 
 /// Pages kept in memory meanwhile.
@@ -50,15 +52,44 @@ pub fn compact(path: &Path) -> Result<Compacted, OpenError> {
 }
 
 fn compact_file(path: &Path) -> Result<Compacted, OpenFault> {
-    let Some(file) = open::open_existing(path)? else {
-        return Err(OpenFault::Disk("there is no such file".to_owned()));
-    };
-    open::drop_cached_pages(&file);
+    bring_log_in(path)?;
+    let file = existing(path)?;
     let same = file.try_clone().map_err(disk)?;
     let (backend, before) = (FileBackend::new(file)?, size(&same)?);
     let Contents { identity, keys, end } = on_backend(backend)?;
     let after = size(&same)?;
     Ok(Compacted { identity, keys, end, before, after })
+}
+
+fn existing(path: &Path) -> Result<File, OpenFault> {
+    let file = open::open_existing(path)?.ok_or_else(|| OpenFault::Disk("there is no such file".to_owned()))?;
+    open::drop_cached_pages(&file);
+    Ok(file)
+}
+
+/// Opens and closes a file whose newest writes stand in the log beside it: then it holds them itself.
+fn bring_log_in(path: &Path) -> Result<(), OpenFault> {
+    let look = || {
+        let backend = FileBackend::new(existing(path)?)?;
+        layout::guarded(|| {
+            let (db, _) = engine::open_database(backend, CACHE_BYTES)?;
+            let (txn, identity) = (db.begin_read().map_err(fault)?, read_contents(&db)?.identity);
+            let row = layout::read_log_row(&txn)?;
+            Ok::<_, OpenFault>((identity, row.is_some_and(|row| !row.is_sealed)))
+        })
+    };
+    let (identity, needs_log) = look()?;
+    if !needs_log {
+        return Ok(());
+    }
+    let options = Options { cache_bytes: CACHE_BYTES };
+    drop(Logged::open(path, &identity, options, Random::system()).map_err(|error| error.fault)?);
+    if look()?.1 {
+        return Err(OpenFault::Disk(
+            "what stands in the log beside it cannot be brought into it: is the disk full?".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// What a file holds.

@@ -1,41 +1,67 @@
 //! A copy's files on a real disk: its own, and the one that a snapshot is received into.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
+use super::logged::Logged;
 use super::open::{self, OpenError, Options};
-use super::redb::RedbEngine;
 use super::{Engine, Error, Files, Identity};
+use crate::random::Random;
 
-/// The redb files of one copy.
-#[derive(Debug, Clone)]
-pub struct RedbFiles {
+/// The files of one copy.
+#[derive(Debug)]
+pub struct DiskFiles {
     /// The copy's own file; the incoming one stands beside it.
-    pub path: PathBuf,
-    /// What the files must be.
-    pub identity: Identity,
-    /// How they are opened.
-    pub options: Options,
+    path: PathBuf,
+    identity: Identity,
+    options: Options,
+    random: Random,
+    replaced: Mutex<Replaced>,
 }
 
-impl RedbFiles {
+/// What tells the engines that were opened here that their file is replaced.
+#[derive(Debug, Default)]
+struct Replaced {
+    own: Option<Arc<AtomicBool>>,
+    incoming: Option<Arc<AtomicBool>>,
+}
+
+impl DiskFiles {
+    /// The files of the copy whose own file is at `path`.
+    #[must_use]
+    pub fn new(path: &Path, identity: Identity, options: Options, random: Random) -> DiskFiles {
+        DiskFiles { path: path.to_owned(), identity, options, random, replaced: Mutex::default() }
+    }
+
     /// Opens the copy's own file, or creates it.
-    pub fn open(&self) -> Result<RedbEngine, OpenError> {
-        RedbEngine::open(&self.path, &self.identity, self.options)
+    pub fn open(&self) -> Result<Logged, OpenError> {
+        let engine = Logged::open(&self.path, &self.identity, self.options, self.random.clone())?;
+        self.replaced.lock().own = Some(engine.is_replaced());
+        Ok(engine)
     }
 }
 
-impl Files for RedbFiles {
+impl Files for DiskFiles {
     fn create_incoming(&self) -> Result<Arc<dyn Engine>, Error> {
-        let path = open::incoming_path(&self.path);
-        let engine = RedbEngine::create_incoming(&path, &self.identity, self.options);
-        engine.map(|engine| Arc::new(engine) as Arc<dyn Engine>).map_err(|error| Error::Failed(error.to_string()))
+        let engine = Logged::create_incoming(&self.path, &self.identity, self.options, self.random.clone());
+        let engine = engine.map_err(|error| Error::Failed(error.to_string()))?;
+        self.replaced.lock().incoming = Some(engine.is_replaced());
+        Ok(Arc::new(engine))
     }
 
     fn promote_incoming(&self) -> Result<(), Error> {
         let incoming = open::incoming_path(&self.path);
-        open::replace(&incoming, &self.path).map_err(|error| Error::Failed(error.to_string()))
+        open::replace(&incoming, &self.path).map_err(|error| Error::Failed(error.to_string()))?;
+        let mut replaced = self.replaced.lock();
+        let incoming = replaced.incoming.take();
+        if let Some(old) = std::mem::replace(&mut replaced.own, incoming) {
+            old.store(true, Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     fn discard_incoming(&self) {

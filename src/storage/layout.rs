@@ -3,10 +3,15 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `data` | key | record ([`crate::types::record`]) |
-//! | `replication_queue` | seq | entry ([`crate::types::entry`]): this copy's log, at replicas too |
+//! | `replication_queue` | seq | entry ([`crate::types::entry`]): this copy's log, at replicas too, as far as it does not stand beside the file ([`super::log`]) |
 //! | `replicas` | node name | whether there is a cursor, and the cursor |
 //! | `history` | first seq | row |
 //! | `meta` | name | see [`MetaRow`] |
+//!
+//! | format | what is new in it |
+//! |---|---|
+//! | 1 | |
+//! | 2 | the newest writes may stand in a log beside the file, which the row `log` names |
 //!
 //! Whoever changes the meaning of a row raises [`FORMAT`], and adds the step that brings older files up
 //! ([`super::migrate`]): a program refuses files of a newer format.
@@ -16,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ::redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, WriteTransaction};
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::log::LogId;
 use super::open::OpenFault;
 use super::plan::Position;
 use super::{Batch, Error, Identity, Role, State};
@@ -25,7 +31,7 @@ use crate::types::{
 };
 
 /// The number of this layout.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// Clients' keys.
 pub(super) const DATA: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("data");
@@ -65,6 +71,10 @@ pub(super) enum MetaRow {
     Position,
     /// Whether a snapshot is being received, a byte.
     Incoming,
+    /// [`LogRow`]; absent in a file without a log beside it.
+    Log,
+    /// Logs that are no longer of any use since this file stands where it does: their ids, eight bytes each.
+    LogReplaces,
 }
 
 impl MetaRow {
@@ -82,8 +92,21 @@ impl MetaRow {
             MetaRow::Role => "role",
             MetaRow::Position => "position",
             MetaRow::Incoming => "incoming",
+            MetaRow::Log => "log",
+            MetaRow::LogReplaces => "log_replaces",
         }
     }
+}
+
+/// The log beside a file: what is not in the file's tables yet is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LogRow {
+    /// Which log.
+    pub(super) id: LogId,
+    /// The last entry before the log's first.
+    pub(super) after: Seq,
+    /// The tables hold the effects of all that is in the log: the file can be served without it.
+    pub(super) is_sealed: bool,
 }
 
 /// The error of a redb call, in the words of this module.
@@ -154,11 +177,18 @@ pub(super) fn write_new(txn: &WriteTransaction, identity: &Identity, incoming: b
     Ok(())
 }
 
+/// Writes where the copy stands.
+pub(super) fn write_position(txn: &WriteTransaction, position: Position) -> Result<(), Error> {
+    let mut meta = txn.open_table(META).map_err(fault)?;
+    meta.insert(MetaRow::Position.name(), &encode_position(position)[..]).map_err(fault)?;
+    Ok(())
+}
+
 /// Writes what a batch changes in `meta`.
 pub(super) fn write_meta(txn: &WriteTransaction, batch: &Batch, position: Position) -> Result<(), Error> {
+    write_position(txn, position)?;
     let mut meta = txn.open_table(META).map_err(fault)?;
     let mut set = |row: MetaRow, bytes: &[u8]| meta.insert(row.name(), bytes).map(drop).map_err(fault);
-    set(MetaRow::Position, &encode_position(position))?;
     if let Some(ShardUid(uid)) = batch.shard_uid {
         set(MetaRow::ShardUid, &uid.to_be_bytes())?;
     }
@@ -187,6 +217,45 @@ pub(super) fn write_format(txn: &WriteTransaction, format: u32) -> Result<(), Er
     let mut meta = txn.open_table(META).map_err(fault)?;
     meta.insert(MetaRow::Format.name(), &format.to_be_bytes()[..]).map_err(fault)?;
     Ok(())
+}
+
+/// Writes which log stands beside the file.
+pub(super) fn write_log_row(txn: &WriteTransaction, row: &LogRow) -> Result<(), Error> {
+    let mut out = BytesMut::new();
+    out.put_u64(row.id.0);
+    out.put_u64(row.after.0);
+    out.put_u8(u8::from(row.is_sealed));
+    let mut meta = txn.open_table(META).map_err(fault)?;
+    meta.insert(MetaRow::Log.name(), &out[..]).map_err(fault)?;
+    Ok(())
+}
+
+/// Which log stands beside the file.
+pub(super) fn read_log_row(txn: &ReadTransaction) -> Result<Option<LogRow>, Error> {
+    Meta::open(txn).map_err(fault)?.row(MetaRow::Log, |reader| {
+        Ok(LogRow { id: LogId(reader.u64()?), after: Seq(reader.u64()?), is_sealed: reader.bool()? })
+    })
+}
+
+/// Writes which logs are of no use any more.
+pub(super) fn write_replaced_logs(txn: &WriteTransaction, logs: &[LogId]) -> Result<(), Error> {
+    let mut out = BytesMut::new();
+    logs.iter().for_each(|id| out.put_u64(id.0));
+    let mut meta = txn.open_table(META).map_err(fault)?;
+    meta.insert(MetaRow::LogReplaces.name(), &out[..]).map_err(fault)?;
+    Ok(())
+}
+
+/// Which logs are of no use any more.
+pub(super) fn read_replaced_logs(txn: &ReadTransaction) -> Result<Vec<LogId>, Error> {
+    let read = |reader: &mut Reader| {
+        let mut logs = Vec::new();
+        while reader.remaining() > 0 {
+            logs.push(LogId(reader.u64()?));
+        }
+        Ok(logs)
+    };
+    Ok(Meta::open(txn).map_err(fault)?.row(MetaRow::LogReplaces, read)?.unwrap_or_default())
 }
 
 /// What the file says that it is, and in which format. A file without our tables is a stranger's.
@@ -230,7 +299,7 @@ pub(super) fn check_identity(found: &Identity, wanted: &Identity) -> Result<(), 
 pub(super) fn read_state(txn: &ReadTransaction, unclean: bool) -> Result<State, Error> {
     let meta = Meta::open(txn).map_err(fault)?;
     let position = meta.must(MetaRow::Position, take_position)?;
-    check_log(txn, position)?;
+    check_log(txn, position, meta.row(MetaRow::Log, |reader| reader.take(reader.remaining()))?.is_some())?;
     let history = History::new(read_history(txn)?, position.end).map_err(|what| damaged("table `history`", what))?;
     Ok(State {
         shard_uid: meta.row(MetaRow::ShardUid, Reader::u64)?.map(ShardUid),
@@ -248,21 +317,16 @@ pub(super) fn read_state(txn: &ReadTransaction, unclean: bool) -> Result<State, 
     })
 }
 
-/// The position as this read transaction sees it.
-pub(super) fn read_position(txn: &ReadTransaction) -> Result<Position, Error> {
-    Meta::open(txn).map_err(fault)?.must(MetaRow::Position, take_position)
-}
-
-/// The log must hold `log_start + 1 ..= end`; looks at its ends and its length, which cost nothing.
-fn check_log(txn: &ReadTransaction, position: Position) -> Result<(), Error> {
+/// The table `replication_queue` must hold `log_start + 1 ..= end`, or, beside a log, the beginning of that, which is
+/// nothing when all of it is gone; looks at its ends and its length, which cost nothing.
+fn check_log(txn: &ReadTransaction, position: Position, has_log: bool) -> Result<(), Error> {
     let Position { end, applied, log_start, .. } = position;
-    let log = txn.open_table(LOG).map_err(fault)?;
-    let first = log.first().map_err(fault)?.map_or(log_start.0 + 1, |(seq, _)| seq.value());
-    let last = log.last().map_err(fault)?.map_or(log_start.0, |(seq, _)| seq.value());
-    let len = log.len().map_err(fault)?;
-    if first == log_start.0 + 1
-        && last == end.0
-        && len == end.since(log_start)
+    let (first, last, len) = queue_rows(txn)?;
+    let (first, last) = (first.unwrap_or(log_start.next()), last.unwrap_or(log_start));
+    let reaches_the_end = last == end || (has_log && last <= end);
+    if first == log_start.next()
+        && reaches_the_end
+        && len == last.since(log_start)
         && log_start <= applied
         && applied <= end
     {
@@ -272,6 +336,14 @@ fn check_log(txn: &ReadTransaction, position: Position) -> Result<(), Error> {
         "the log holds {len} entries, {first} to {last}; it should reach from {log_start} (not included) to {end}, of \
          which {applied} are applied"
     )))
+}
+
+/// The first and the last row of the table `replication_queue`, and how many it has.
+pub(super) fn queue_rows(txn: &ReadTransaction) -> Result<(Option<Seq>, Option<Seq>, u64), Error> {
+    let log = txn.open_table(LOG).map_err(fault)?;
+    let first = log.first().map_err(fault)?.map(|(seq, _)| Seq(seq.value()));
+    let last = log.last().map_err(fault)?.map(|(seq, _)| Seq(seq.value()));
+    Ok((first, last, log.len().map_err(fault)?))
 }
 
 fn read_history(txn: &ReadTransaction) -> Result<Vec<HistoryRow>, Error> {

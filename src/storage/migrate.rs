@@ -26,8 +26,12 @@ pub(super) struct Step {
     run: fn(&WriteTransaction) -> Result<(), Error>,
 }
 
-/// Every step there is, without a gap up to [`FORMAT`]. None yet: no other format was ever released.
-pub(super) const STEPS: &[Step] = &[];
+/// Every step there is, without a gap up to [`FORMAT`].
+pub(super) const STEPS: &[Step] = &[Step {
+    from: 1,
+    what: "from here on the newest writes stand in a log beside the file; an older program would not look there",
+    run: |_| Ok(()),
+}];
 
 const _: () = assert!(reach(STEPS, FORMAT), "the steps must follow one another, and end at the format of this program");
 
@@ -134,7 +138,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("shard.redb");
         older_file(&path);
-        assert_eq!(open(&path, STEPS).unwrap_err(), OpenFault::Format { found: FORMAT - 1, known: FORMAT });
+        assert_eq!(open(&path, &[]).unwrap_err(), OpenFault::Format { found: FORMAT - 1, known: FORMAT });
         assert!(has_row(&path, "position_in_life"));
         let txn = Database::open(&path).unwrap().begin_write().unwrap();
         layout::write_format(&txn, FORMAT + 1).unwrap();

@@ -1,7 +1,8 @@
 //! One shard copy on one disk: its data, its log, its history and its replicas' cursors.
 //!
-//! [`Engine`] is what a copy needs of a store; [`redb`] is the one that serves, [`memory`] the one that tests break on
-//! purpose, and `suite` (tests only) holds both to the same promises. `writer` is the only caller of [`Engine::commit`].
+//! [`Engine`] is what a copy needs of a store; [`logged`] is the one that serves: a log in front of [`redb`], which is an
+//! engine of its own for files that receive a snapshot. [`memory`] is the one that tests break on purpose, and `suite`
+//! (tests only) holds all of them to the same promises. `writer` is the only caller of [`Engine::commit`].
 //!
 //! Promises of every engine:
 //! - a [`Batch`] is durable as a whole when `commit` returns `Ok`, or not visible at all while the process lives;
@@ -13,14 +14,17 @@ mod plan;
 
 mod holder;
 pub mod open;
+pub mod log;
 
 pub mod files;
 mod layout;
 mod migrate;
 mod transaction;
+mod view;
 
 pub mod checksum;
 pub mod compact;
+pub mod logged;
 pub mod memory;
 pub mod redb;
 
@@ -28,6 +32,8 @@ pub mod redb;
 mod suite;
 
 pub mod writer;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -210,6 +216,15 @@ pub struct Chunk {
     pub last: bool,
 }
 
+/// What a log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogExtent {
+    /// The entry before the first that it holds.
+    pub start: Seq,
+    /// Bytes of the entries that it holds.
+    pub bytes: u64,
+}
+
 /// Sizes, for status and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
@@ -261,6 +276,23 @@ pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
 
     /// Sizes as of now.
     fn stats(&self) -> Result<Stats, Error>;
+
+    /// What the log holds: cheap, for it is asked for at every commit.
+    fn log_extent(&self) -> Result<LogExtent, Error> {
+        self.stats().map(|stats| LogExtent { start: stats.log_start, bytes: stats.log_bytes })
+    }
+
+    /// Whether there is room for more writes; waits for it, at most so long. A commit without room is done all the same:
+    /// its caller keeps to the bound.
+    fn room(&self, wait: Duration) -> bool {
+        let _ = wait;
+        true
+    }
+
+    /// Brings all that is applied into the file itself, where part of it stands beside it.
+    fn flush(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Bytes that can still be written to the disk the file is on; none where that has no meaning.
     fn free_bytes(&self) -> Option<u64>;

@@ -189,7 +189,7 @@ pub(super) fn new_path(path: &Path) -> PathBuf {
     with_suffix(path, ".new")
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -225,7 +225,7 @@ fn create_directory(dir: &Path) -> io::Result<()> {
 }
 
 /// The directory of a path, `.` for a bare name.
-fn parent_of(path: &Path) -> &Path {
+pub(super) fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

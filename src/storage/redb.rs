@@ -14,19 +14,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ::redb::backends::FileBackend;
-use ::redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, StorageBackend};
-use bytes::Bytes;
+use ::redb::{Database, ReadableDatabase, StorageBackend, WriteTransaction};
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
-use super::layout::{self, DATA, LOG, decode_record, expect_end, expect_next, fault, table_of};
+use super::layout::{self, LogRow, fault};
+use super::log::LogId;
 use super::migrate::{self, STEPS, Step};
 use super::open::{self, OpenError, OpenFault, Options};
-use super::plan::Plan;
-use super::{Batch, CacheStats, Chunk, Engine, Entries, Error, Identity, State, Stats, transaction};
-use crate::types::{Key, Record, Seq, Space};
+use super::plan::{Plan, Position};
+use super::transaction::Feed;
+use super::view::View;
+use super::{Batch, CacheStats, Chunk, Engine, Entries, Error, Identity, LogExtent, State, Stats, transaction};
+use crate::types::{History, Key, Record, Seq, Space};
 
 /// A shard copy in a redb file.
 pub struct RedbEngine {
+    /// The last durable state, for all readers; replaced by each commit. Before `db`, which closes the file.
+    view: ArcSwap<View>,
     db: Database,
     /// The same open file, for its sizes; none on a backend. Not the path: a snapshot's file is renamed while it is open.
     file: Option<File>,
@@ -127,7 +132,8 @@ impl RedbEngine {
             return Err(OpenFault::Incoming);
         }
         drop(txn);
-        Ok(RedbEngine { db, file, state: RwLock::new(state), writer: Mutex::default(), failure: OnceLock::new() })
+        let view = ArcSwap::from_pointee(View::open(&db, state.position())?);
+        Ok(RedbEngine { view, db, file, state: RwLock::new(state), writer: Mutex::default(), failure: OnceLock::new() })
     }
 
     /// Refuses when an error came before.
@@ -142,10 +148,10 @@ impl RedbEngine {
         }
     }
 
-    /// Does `work` in one read transaction. A disk that failed is final; damaged data is the answer to this call only.
-    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, Error>) -> Result<T, Error> {
+    /// Does `work` on the last durable state. A disk that failed is final; damaged data is the answer to this call only.
+    fn read<T>(&self, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
         self.check()?;
-        let result = layout::guarded(|| work(&self.db.begin_read().map_err(fault)?));
+        let result = layout::guarded(|| work(&self.view.load()));
         if let Err(error @ Error::Failed(_)) = &result {
             self.fail(error);
         }
@@ -153,20 +159,68 @@ impl RedbEngine {
     }
 }
 
+/// For a log in front of the file.
+impl RedbEngine {
+    /// The last durable state, for whoever reads it at length or beside something else.
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Bytes that the file takes on the disk; zero on a backend.
+    pub(super) fn file_bytes(&self) -> Result<u64, Error> {
+        let bytes = self.file.as_ref().map_or(Ok(0), open::file_bytes);
+        bytes.map_err(|error| Error::Failed(error.to_string()))
+    }
+
+    /// Which log stands beside the file, and which are of no use any more.
+    pub(super) fn logs(&self) -> Result<(Option<LogRow>, Vec<LogId>), Error> {
+        self.read(View::logs)
+    }
+
+    /// Writes down which log stands beside the file; durable when it returns.
+    pub(super) fn set_log(&self, row: &LogRow) -> Result<(), Error> {
+        self.set_row(|txn| layout::write_log_row(txn, row))
+    }
+
+    /// Writes down which logs are of no use any more; durable when it returns.
+    pub(super) fn set_replaced_logs(&self, logs: &[LogId]) -> Result<(), Error> {
+        self.set_row(|txn| layout::write_replaced_logs(txn, logs))
+    }
+
+    fn set_row(&self, write: impl FnOnce(&WriteTransaction) -> Result<(), Error>) -> Result<(), Error> {
+        let _one_at_a_time = self.writer.lock();
+        self.check()?;
+        let position = self.state.read().position();
+        self.change(|| transaction::durably(&self.db, write).map(|()| position)).map(drop)
+    }
+
+    /// Brings a feed into the file; durable, and shown, when it returns. `history`: as of the feed's position.
+    pub(super) fn feed(&self, feed: &Feed<'_>, history: History) -> Result<(), Error> {
+        let _one_at_a_time = self.writer.lock();
+        self.check()?;
+        self.change(|| transaction::feed(&self.db, feed).map(|()| feed.position))?;
+        let mut state = self.state.write();
+        state.history = history;
+        state.roll(&Batch { cursors: feed.cursors.to_vec(), ..Batch::default() }, feed.position);
+        Ok(())
+    }
+
+    /// Does what changes the file and leaves it at the returned position, and shows that. An error is final.
+    fn change(&self, work: impl FnOnce() -> Result<Position, Error>) -> Result<Position, Error> {
+        let view = layout::guarded(|| View::open(&self.db, work()?)).inspect_err(|error| self.fail(error))?;
+        let position = view.position;
+        self.view.store(Arc::new(view));
+        Ok(position)
+    }
+}
+
 impl Engine for RedbEngine {
     fn get(&self, space: Space, key: &Key) -> Result<Option<Record>, Error> {
-        self.read(|txn| {
-            let table = txn.open_table(table_of(space)).map_err(fault)?;
-            let Some(bytes) = table.get(key.as_bytes()).map_err(fault)? else { return Ok(None) };
-            decode_record(key, bytes.value()).map(Some)
-        })
+        self.read(|view| view.get(space, key))
     }
 
     fn contains(&self, space: Space, key: &Key) -> Result<bool, Error> {
-        self.read(|txn| {
-            let table = txn.open_table(table_of(space)).map_err(fault)?;
-            Ok(table.get(key.as_bytes()).map_err(fault)?.is_some())
-        })
+        self.read(|view| view.contains(space, key))
     }
 
     fn state(&self) -> Result<State, Error> {
@@ -181,61 +235,28 @@ impl Engine for RedbEngine {
         if !batch.has_effect(&plan) {
             return Ok(());
         }
-        let written = layout::guarded(|| transaction::write(&self.db, batch, &plan));
-        let position = written.inspect_err(|error| self.fail(error))?;
+        let position = self.change(|| transaction::write(&self.db, batch, &plan))?;
         self.state.write().roll(batch, position);
         Ok(())
     }
 
     fn entries(&self, after: Seq, bytes_max: usize) -> Result<Entries, Error> {
-        self.read(|txn| {
-            let position = layout::read_position(txn)?;
-            if after < position.log_start {
-                return Ok(Entries::Trimmed);
-            }
-            if after >= position.end {
-                return Ok(Entries::Found(Vec::new()));
-            }
-            let log = txn.open_table(LOG).map_err(fault)?;
-            let (mut found, mut size, mut last) = (Vec::new(), 0, after);
-            for row in log.range(after.next().0..).map_err(fault)? {
-                let (seq, bytes) = row.map_err(fault)?;
-                expect_next(last, Seq(seq.value()))?;
-                size += bytes.value().len();
-                if size > bytes_max && !found.is_empty() {
-                    return Ok(Entries::Found(found));
-                }
-                found.push(Bytes::copy_from_slice(bytes.value()));
-                last = last.next();
-            }
-            expect_end(last, position.end)?;
-            Ok(Entries::Found(found))
-        })
+        self.read(|view| view.entries(after, view.position.end, bytes_max))
     }
 
     fn chunk(&self, space: Space, after: Option<&Key>, bytes_max: usize) -> Result<Chunk, Error> {
-        use std::ops::Bound;
-        self.read(|txn| {
-            let at = layout::read_position(txn)?.applied;
-            let table = txn.open_table(table_of(space)).map_err(fault)?;
-            let above = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_bytes()));
-            let (mut records, mut size) = (Vec::new(), 0);
-            for row in table.range::<&[u8]>((above, Bound::Unbounded)).map_err(fault)? {
-                let (key, bytes) = row.map_err(fault)?;
-                size += key.value().len() + bytes.value().len();
-                if size > bytes_max && !records.is_empty() {
-                    return Ok(Chunk { records, at, last: false });
-                }
-                records.push((decode_key(key.value())?, Bytes::copy_from_slice(bytes.value())));
-            }
-            Ok(Chunk { records, at, last: true })
-        })
+        self.read(|view| view.chunk(space, after, bytes_max))
+    }
+
+    fn log_extent(&self) -> Result<LogExtent, Error> {
+        self.check()?;
+        let state = self.state.read();
+        Ok(LogExtent { start: state.log_start, bytes: state.log_bytes })
     }
 
     fn stats(&self) -> Result<Stats, Error> {
-        let keys = self.read(|txn| txn.open_table(DATA).map_err(fault)?.len().map_err(fault))?;
-        let file_bytes = self.file.as_ref().map_or(Ok(0), open::file_bytes);
-        let file_bytes = file_bytes.map_err(|error| Error::Failed(error.to_string()))?;
+        let keys = self.read(View::keys)?;
+        let file_bytes = self.file_bytes()?;
         let state = self.state.read();
         let cache = cache_stats(&self.db);
         Ok(Stats { keys, file_bytes, log_bytes: state.log_bytes, log_start: state.log_start, cache })
@@ -296,9 +317,4 @@ fn create_tables(db: &Database, identity: &Identity, incoming: bool) -> Result<(
     let txn = db.begin_write().map_err(fault)?;
     layout::write_new(&txn, identity, incoming)?;
     txn.commit().map_err(fault)
-}
-
-fn decode_key(bytes: &[u8]) -> Result<Key, Error> {
-    Key::new(Bytes::copy_from_slice(bytes), crate::types::key::KEY_BYTES_CEILING)
-        .map_err(|what| Error::Corrupt(format!("table `data`: {what}")))
 }

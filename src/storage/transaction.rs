@@ -7,25 +7,72 @@ use ::redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
 use bytes::Bytes;
 
 use super::layout::{
-    self, DATA, HISTORY, LOG, REPLICAS, damaged, decode_record, expect_end, expect_next, fault, table_of,
+    self, DATA, HISTORY, LOG, LogRow, REPLICAS, damaged, decode_record, expect_end, expect_next, fault, table_of,
 };
 use super::plan::{Plan, Position};
 use super::{ApplyRule, Batch, Error};
-use crate::types::{Change, Entry, Seq, Space};
+use crate::types::{Change, Cursor, Entry, HistoryRow, Key, NodeName, Record, Seq, Space};
 
-/// Writes a planned batch, and returns where it left the copy. One fsync.
-pub(super) fn write(db: &Database, batch: &Batch, plan: &Plan) -> Result<Position, Error> {
+/// Does `work` in one transaction; all of it is durable when this returns. One fsync.
+pub(super) fn durably<T>(db: &Database, work: impl FnOnce(&WriteTransaction) -> Result<T, Error>) -> Result<T, Error> {
     let mut txn = db.begin_write().map_err(fault)?;
     txn.set_durability(Durability::Immediate).map_err(|error| Error::Failed(error.to_string()))?;
-    install(&txn, batch)?;
-    adopt(&txn, batch)?;
-    append(&txn, batch, plan)?;
-    apply(&txn, batch, plan)?;
-    acknowledge(&txn, batch)?;
-    let position = trim(&txn, batch, plan.position)?;
-    layout::write_meta(&txn, batch, position)?;
+    let done = work(&txn)?;
     txn.commit().map_err(fault)?;
-    Ok(position)
+    Ok(done)
+}
+
+/// Writes a planned batch, and returns where it left the copy.
+pub(super) fn write(db: &Database, batch: &Batch, plan: &Plan) -> Result<Position, Error> {
+    durably(db, |txn| {
+        install(txn, batch)?;
+        adopt(txn, batch)?;
+        append(txn, batch, plan)?;
+        apply(txn, batch, plan)?;
+        acknowledge(txn, &batch.cursors)?;
+        let position = trim(txn, batch, plan.position)?;
+        layout::write_meta(txn, batch, position)?;
+        Ok(position)
+    })
+}
+
+/// What a log in front of a file brings into it at once: the state of every key that the entries up to `position.applied`
+/// wrote, and what must be true together with that.
+#[derive(Debug)]
+pub(super) struct Feed<'a> {
+    /// In key order; none: the key is gone.
+    pub(super) records: &'a [(&'a Key, Option<&'a Record>)],
+    /// The rows of history that the entries opened.
+    pub(super) rows: &'a [HistoryRow],
+    /// Cursors that replicas acknowledged.
+    pub(super) cursors: &'a [(NodeName, Option<Cursor>)],
+    /// Where the file stands afterwards. The rows of the table `replication_queue` up to `log_start` go.
+    pub(super) position: Position,
+    /// What is to be said of the log, when that is new.
+    pub(super) log_row: Option<&'a LogRow>,
+}
+
+/// Brings a feed into the file.
+pub(super) fn feed(db: &Database, feed: &Feed<'_>) -> Result<(), Error> {
+    durably(db, |txn| {
+        let mut data = txn.open_table(DATA).map_err(fault)?;
+        for (key, record) in feed.records {
+            match record {
+                Some(record) => drop(data.insert(key.as_bytes(), &record.encode()[..]).map_err(fault)?),
+                None => drop(data.remove(key.as_bytes()).map_err(fault)?),
+            }
+        }
+        drop(data);
+        let mut queue = txn.open_table(LOG).map_err(fault)?;
+        queue.retain_in(..=feed.position.log_start.0, |_, _| false).map_err(fault)?;
+        drop(queue);
+        open_rows(txn, feed.rows)?;
+        acknowledge(txn, feed.cursors)?;
+        if let Some(row) = feed.log_row {
+            layout::write_log_row(txn, row)?;
+        }
+        layout::write_position(txn, feed.position)
+    })
 }
 
 /// Records of a snapshot, as they are.
@@ -58,11 +105,15 @@ fn append(txn: &WriteTransaction, batch: &Batch, plan: &Plan) -> Result<(), Erro
     for appended in &batch.append {
         log.insert(appended.entry.seq.0, &appended.bytes[..]).map_err(fault)?;
     }
-    if plan.rows.is_empty() {
+    open_rows(txn, &plan.rows)
+}
+
+fn open_rows(txn: &WriteTransaction, rows: &[HistoryRow]) -> Result<(), Error> {
+    if rows.is_empty() {
         return Ok(());
     }
     let mut history = txn.open_table(HISTORY).map_err(fault)?;
-    for row in &plan.rows {
+    for row in rows {
         history.insert(row.first.0, &layout::encode_history_row(row)[..]).map_err(fault)?;
     }
     Ok(())
@@ -120,12 +171,12 @@ fn apply_entry(data: &mut Table<'_, &[u8], &[u8]>, rule: ApplyRule, entry: &Entr
 }
 
 /// The cursors that replicas acknowledged.
-fn acknowledge(txn: &WriteTransaction, batch: &Batch) -> Result<(), Error> {
-    if batch.cursors.is_empty() {
+fn acknowledge(txn: &WriteTransaction, cursors: &[(NodeName, Option<Cursor>)]) -> Result<(), Error> {
+    if cursors.is_empty() {
         return Ok(());
     }
     let mut table = txn.open_table(REPLICAS).map_err(fault)?;
-    for (name, cursor) in &batch.cursors {
+    for (name, cursor) in cursors {
         table.insert(name.as_str(), &layout::encode_cursor(cursor.as_ref())[..]).map_err(fault)?;
     }
     Ok(())

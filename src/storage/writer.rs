@@ -22,7 +22,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime;
@@ -37,6 +37,9 @@ use super::{Batch, Engine, Error, LogEntry, State};
 use crate::clock::Clock;
 use crate::metrics::{self, Committed, Metrics};
 use crate::types::{Change, Entry, Epoch, History, Incarnation, Key, Mutation, Seq, ShardIndex, Space, UnixMs};
+
+/// How long a batch waits for room in the engine before it is refused.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 
 /// What the writer shows to readers: only what is durable (rule 8).
 #[derive(Debug)]
@@ -141,6 +144,8 @@ struct Plan {
     batch: Batch,
     /// Free space, asked once per batch.
     free_bytes: Option<Option<u64>>,
+    /// Whether the engine has room, asked once per batch.
+    has_room: Option<bool>,
     /// Keys that the batch touches, and whether they exist after it: later items of the batch decide on them (rule 7).
     exists: HashMap<(Space, Key), bool>,
     waiting: Vec<Waiting>,
@@ -263,6 +268,7 @@ impl Writer {
         if self.clock.now() >= deadline {
             return Err(Refusal::DeadlinePassed);
         }
+        self.check_room(plan)?;
         let is_put = matches!(mutation.change, Change::Put(_));
         let needed = if is_put { self.free_bytes_for(mutation.size()) } else { self.last_reserve() };
         self.check_free_space(plan, needed)?;
@@ -291,6 +297,12 @@ impl Writer {
     /// Deletes may use the reserve, but for this part of it, which a commit's own pages may need.
     fn last_reserve(&self) -> u64 {
         self.min_free_bytes / 4
+    }
+
+    /// Writes wait a while for room before they are refused: the engine is catching up.
+    fn check_room(&self, plan: &mut Plan) -> Result<(), Refusal> {
+        let has_room = *plan.has_room.get_or_insert_with(|| self.engine.room(ROOM_WAIT));
+        if has_room { Ok(()) } else { Err(Refusal::NoRoom) }
     }
 
     fn check_free_space(&self, plan: &mut Plan, needed: u64) -> Result<(), Refusal> {
@@ -322,6 +334,7 @@ impl Writer {
                 return Err(Refusal::Closed("this node leads the shard".into()));
             }
         }
+        self.check_room(plan)?;
         let bytes = entries.iter().map(|entry| entry.bytes.len()).sum();
         self.check_free_space(plan, self.free_bytes_for(bytes))?;
         let first_expected = self.history.end().next();

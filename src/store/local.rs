@@ -1,6 +1,8 @@
 //! Serves a request from this node's own copy.
 
-use super::call::{Acks, Answer, Call, Consistency, Operation, Outcome, Served};
+use std::sync::Arc;
+
+use super::call::{Acks, Answer, Call, Consistency, Operation, Outcome, Place, Served};
 use super::error::{Applied, Code, Error};
 use crate::clock::{Clock, millis};
 use crate::replication::pair::{Duty, Pair};
@@ -12,15 +14,15 @@ use crate::types::{Change, Key, Mutation, Space};
 const LOOKS_MAX: usize = 32;
 
 /// Serves a read or a write. A write returns when it is durable, or when its time is over.
-pub(super) async fn execute(pair: &Pair, clock: &Clock, call: &Call) -> Result<Answer, Error> {
-    let mut result = execute_once(pair, clock, call).await;
+pub(super) async fn execute(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {
+    let mut result = execute_once(pair, place, clock, call).await;
     for _ in 0..LOOKS_MAX {
         if !(result.as_ref().is_err_and(Error::was_not_led) && is_worth_another_look(pair, clock, call).await) {
             break;
         }
-        result = execute_once(pair, clock, call).await;
+        result = execute_once(pair, place, clock, call).await;
     }
-    result.map_err(|error| error.shard(&pair.shard.name))
+    result
 }
 
 /// While a shard changes hands, what was not done waits, and is looked at again.
@@ -29,27 +31,52 @@ async fn is_worth_another_look(pair: &Pair, clock: &Clock, call: &Call) -> bool 
     !left.is_zero() && (pair.wait_for_change_of_hands(left).await || pair.is_leading())
 }
 
-async fn execute_once(pair: &Pair, clock: &Clock, call: &Call) -> Result<Answer, Error> {
-    match &call.operation {
-        Operation::Get { key } => read(pair, clock, key, call.consistency),
-        Operation::Put { key, content } => write(pair, clock, call, key, Change::Put(content.clone())).await,
-        Operation::Delete { key } => write(pair, clock, call, key, Change::Delete).await,
-    }
+async fn execute_once(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {
+    let result = match &call.operation {
+        Operation::Get { key } => return read(pair, place, clock, key, call.consistency),
+        Operation::Put { key, content } => write(pair, place, clock, call, key, Change::Put(content.clone())).await,
+        Operation::Delete { key } => write(pair, place, clock, call, key, Change::Delete).await,
+    };
+    result.map_err(|error| error.shard(&pair.shard.name))
 }
 
-fn read(pair: &Pair, clock: &Clock, key: &Key, consistency: Consistency) -> Result<Answer, Error> {
+/// Serves a read, at once: a point read waits for nobody.
+pub(super) fn read(
+    pair: &Pair,
+    place: &Arc<Place>,
+    clock: &Clock,
+    key: &Key,
+    consistency: Consistency,
+) -> Result<Answer, Error> {
+    try_read(pair, place, clock, key, consistency).map_err(|error| error.shard(&pair.shard.name))
+}
+
+fn try_read(
+    pair: &Pair,
+    place: &Arc<Place>,
+    clock: &Clock,
+    key: &Key,
+    consistency: Consistency,
+) -> Result<Answer, Error> {
     let leads = pair.is_leading();
     if !leads && (consistency == Consistency::Leader || !pair.serves_any()) {
         return Err(not_leading(pair));
     }
     // The age is taken before the read: what is read may be newer, never older.
-    let stale_ms = pair.stale(clock.now()).map(millis);
+    let stale_ms = if leads { Some(0) } else { pair.stale(clock.now()).map(millis) };
     let found = pair.engine().get(Space::Data, key).map_err(|error| storage_failed(&error, Applied::No))?;
     let outcome = found.map_or(Outcome::Missing, Outcome::Found);
-    Ok(Answer { outcome, served: served(pair, leads, stale_ms) })
+    Ok(Answer { outcome, served: served(place, leads, stale_ms) })
 }
 
-async fn write(pair: &Pair, clock: &Clock, call: &Call, key: &Key, change: Change) -> Result<Answer, Error> {
+async fn write(
+    pair: &Pair,
+    place: &Arc<Place>,
+    clock: &Clock,
+    call: &Call,
+    key: &Key,
+    change: Change,
+) -> Result<Answer, Error> {
     if !pair.is_leading() {
         return Err(not_leading(pair));
     }
@@ -66,7 +93,7 @@ async fn write(pair: &Pair, clock: &Clock, call: &Call, key: &Key, change: Chang
         Some(version) if is_put => Outcome::Stored { version, created: !written.existed, acks },
         version => Outcome::Deleted { version, acks },
     };
-    Ok(Answer { outcome, served: served(pair, true, Some(0)) })
+    Ok(Answer { outcome, served: served(place, true, Some(0)) })
 }
 
 /// Copies known to hold a write: this one, and the replicas that acknowledged it.
@@ -75,12 +102,10 @@ fn acks(pair: &Pair, replicas: u32) -> Acks {
     Acks { have: (1 + replicas).min(of), of }
 }
 
-fn served(pair: &Pair, leads: bool, stale_ms: Option<u64>) -> Served {
+fn served(place: &Arc<Place>, leads: bool, stale_ms: Option<u64>) -> Served {
     Served {
-        shard: pair.shard.name.clone(),
-        node: pair.me.address,
+        place: Arc::clone(place),
         role: if leads { Role::Leader } else { Role::Replica },
-        forwarded: None,
         consistency: if leads { Consistency::Leader } else { Consistency::Any },
         stale_ms,
     }
@@ -133,7 +158,7 @@ fn refused(pair: &Pair, refusal: Refusal) -> Error {
         ),
         Refusal::DeadlinePassed => Error::new(Code::Deadline, refusal.to_string())
             .hint("nothing was written: the shard is slow or overloaded; allow more time, or write less at once"),
-        Refusal::Overloaded => {
+        Refusal::Overloaded | Refusal::NoRoom => {
             Error::new(Code::Overloaded, refusal.to_string()).hint("nothing was written; write again more slowly")
         }
         Refusal::DiskFull { .. } => Error::new(Code::DiskFull, refusal.to_string()).hint(

@@ -1,42 +1,74 @@
 //! Serves peers: every kind of request is understood here, handed to its place, and its answer rendered.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use tracing::{debug, warn};
 
 use super::Store;
-use super::call::{Answer, Call, Operation, Outcome, Reach};
+use super::call::{Answer, Call, Consistency, Operation, Outcome, Reach};
 use super::error::{Code, Error};
 use super::forward::SMALL_BYTES_MAX;
 use super::local;
 use super::wire::{Forwarded, Reply as Forward};
 use crate::clock::millis;
 use crate::cluster::{canvass, exchange};
-use crate::peer::{Class, Envelope, Kind, Reply, Request, Service};
+use crate::peer::{Class, Envelope, Kind, Met, Reply, Request, Service};
 use crate::replication::pair::Pair;
 use crate::replication::pair::wire::{
     Grant, GrantAnswer, Inspect, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer,
 };
-use crate::types::{Epoch, Malformed, ShardIndex};
+use crate::types::{Epoch, Key, Malformed, ShardIndex};
 
 impl Service for Store {
+    /// Small reads are answered on the spot: a point read costs less than a task.
+    fn meet(&self, request: Request) -> Met {
+        let is_prompt = request.envelope.kind == Kind::Forward.number()
+            && request.envelope.class != Class::Bulk
+            && Forwarded::is_read(&request.body);
+        if !is_prompt {
+            return Met::Waits(request);
+        }
+        let began = self.clock.now();
+        self.learn(&request.envelope);
+        let reply = match Forwarded::decode(request.body.clone()) {
+            Ok(Forwarded { operation: Operation::Get { key }, consistency }) => {
+                match self.serve_read(&request.envelope, &key, consistency, began) {
+                    Some(reply) => Reply::served(reply.encode()),
+                    None => return Met::Waits(request),
+                }
+            }
+            Ok(_) | Err(_) => Reply::unsupported(),
+        };
+        self.count_peer(Kind::Forward.index(), began);
+        Met::Answered(reply)
+    }
+
     async fn handle(&self, request: Request) -> Reply {
         let kind = Kind::from_number(request.envelope.kind).map_or(usize::MAX, Kind::index);
         let began = self.clock.now();
         let reply = self.answer_peer(request).await;
-        self.metrics.peers.requests.inc([kind]);
-        self.metrics.peers.durations.time([kind], self.clock.now().saturating_duration_since(began));
+        self.count_peer(kind, began);
         reply
     }
 }
 
 impl Store {
+    fn count_peer(&self, kind: usize, began: Instant) {
+        self.metrics.peers.requests.inc([kind]);
+        self.metrics.peers.durations.time([kind], self.clock.now().saturating_duration_since(began));
+    }
+
+    /// Every message brings what its sender knows of the shard (rule 15).
+    fn learn(&self, envelope: &Envelope) {
+        if let Some(epoch) = &envelope.epoch {
+            self.map.merge(envelope.shard, epoch);
+        }
+    }
+
     async fn answer_peer(&self, request: Request) -> Reply {
         let Request { envelope, body } = request;
-        if let Some(epoch) = &envelope.epoch {
-            self.map.merge(envelope.shard, epoch); // rule 15: every message brings the sender's
-        }
+        self.learn(&envelope);
         let Some(kind) = Kind::from_number(envelope.kind) else { return Reply::unsupported() };
         let answer = match kind {
             Kind::Facts => exchange::answer(&self.map, &self.local, body),
@@ -60,40 +92,59 @@ impl Store {
 
     /// A forwarded operation: served here, or refused. It is never forwarded again.
     async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded) -> Forward {
-        let key = forwarded.operation.key();
-        let shard = self.map.topology().placement.shard_of(key);
-        let Some(pair) = self.copies.get(&shard).filter(|_| shard == envelope.shard) else {
-            return Forward::Error(self.second_hop(shard));
+        let Forwarded { operation, consistency } = forwarded;
+        let began = self.clock.now();
+        let pair = match self.owned(envelope, operation.key()) {
+            Ok(pair) => pair,
+            Err(error) => return Forward::Error(error),
         };
-        let needs_leader = forwarded.operation.is_write() || forwarded.consistency == super::Consistency::Leader;
-        if needs_leader && let Some(epoch) = self.moved(pair) {
+        let needs_leader = operation.is_write() || consistency == Consistency::Leader;
+        if let (true, Some(epoch)) = (needs_leader, self.moved(pair)) {
             return Forward::Moved(epoch);
         }
         let call = Call {
-            operation: forwarded.operation,
-            consistency: forwarded.consistency,
+            operation,
+            consistency,
             reach: Reach::Local,
-            deadline: self.clock.now() + envelope.remaining,
+            deadline: began + envelope.remaining,
             request_id: envelope.request_id,
         };
         // This runs in a task of its own already: the work does not end with the peer's connection.
-        let began = self.clock.now();
-        let result = local::execute(pair, &self.clock, &call).await;
-        log_forwarded(envelope, &pair.shard.name, &result, self.clock.now().saturating_duration_since(began));
+        let result = local::execute(pair, &self.place_of(&pair.me), &self.clock, &call).await;
+        self.log_forwarded(envelope, &pair.shard.name, &result, began);
+        self.rendered(envelope, pair, result)
+    }
+
+    /// A read that waits for nobody; none when it has to wait, for the shard is changing hands.
+    fn serve_read(&self, envelope: &Envelope, key: &Key, consistency: Consistency, began: Instant) -> Option<Forward> {
+        let pair = match self.owned(envelope, key) {
+            Ok(pair) => pair,
+            Err(error) => return Some(Forward::Error(error)),
+        };
+        if let (true, Some(epoch)) = (consistency == Consistency::Leader, self.moved(pair)) {
+            return Some(Forward::Moved(epoch));
+        }
+        let result = local::read(pair, &self.place_of(&pair.me), &self.clock, key, consistency);
+        if result.as_ref().is_err_and(Error::was_not_led) && pair.is_changing_hands() {
+            return None;
+        }
+        self.log_forwarded(envelope, &pair.shard.name, &result, began);
+        Some(self.rendered(envelope, pair, result))
+    }
+
+    /// What the node that forwarded is told.
+    fn rendered(&self, envelope: &Envelope, pair: &Pair, result: Result<Answer, Error>) -> Forward {
         match result {
-            Err(error)
-                if error.was_not_led()
-                    && let Some(epoch) = self.moved(pair) =>
-            {
-                Forward::Moved(epoch)
-            }
-            Ok(answer) if is_too_large(&answer, &call.operation, envelope.class) => Forward::UseBulk,
+            Ok(answer) if is_too_large(&answer, envelope.class) => Forward::UseBulk,
             Ok(answer) => Forward::Answer(answer),
-            Err(error) => Forward::Error(error),
+            Err(error) => match self.moved(pair).filter(|_| error.was_not_led()) {
+                Some(epoch) => Forward::Moved(epoch),
+                None => Forward::Error(error),
+            },
         }
     }
 
-    /// The epoch in which another node leads the shard, and none of this node's changes of hands is under way.
+    /// The epoch in which another node leads the shard.
     fn moved(&self, pair: &Pair) -> Option<Epoch> {
         let leads_elsewhere = self.map.leader_of(&pair.shard).name != self.me.name;
         if leads_elsewhere { self.map.epoch_of(pair.shard.index) } else { None }
@@ -105,6 +156,30 @@ impl Store {
             Some(pair) => pair.promise(shard, epoch).await,
             None => {
                 canvass::Answer::Refused { detail: format!("node {} has no file to write a promise to", self.me.name) }
+            }
+        }
+    }
+
+    /// This node's copy of the key's shard, unless the sender is wrong about it.
+    fn owned(&self, envelope: &Envelope, key: &Key) -> Result<&Pair, Error> {
+        let shard = self.map.topology().placement.shard_of(key);
+        let pair = self.copies.get(&shard).filter(|_| shard == envelope.shard);
+        pair.map(|pair| &**pair).ok_or_else(|| self.second_hop(shard))
+    }
+
+    /// The owner's side of a forwarded request, under the request id of the node where it arrived. What is this node's
+    /// fault is for its operator; what is not is there for who follows a request.
+    fn log_forwarded(&self, envelope: &Envelope, shard: &str, result: &Result<Answer, Error>, began: Instant) {
+        let (request, peer) = (envelope.request_id, &envelope.from);
+        let took_ms = || millis(self.clock.now().saturating_duration_since(began));
+        match result {
+            Ok(_) => debug!(%request, shard, %peer, code = "ok", took_ms = took_ms(), "served a forwarded request"),
+            Err(error) if error.code.is_server_fault() => {
+                let (code, applied, detail) = (error.code.name(), error.applied.name(), &error.detail);
+                warn!(%request, shard, %peer, code, applied, took_ms = took_ms(), detail, "a forwarded request failed");
+            }
+            Err(error) => {
+                debug!(%request, shard, %peer, code = error.code.name(), took_ms = took_ms(), "refused a forwarded request");
             }
         }
     }
@@ -173,24 +248,10 @@ async fn serve_snapshot(
     })
 }
 
-/// The owner's side of a forwarded request, under the request id of the node where it arrived. What is this node's fault
-/// is for its operator; what is not is there for who follows a request.
-fn log_forwarded(envelope: &Envelope, shard: &str, result: &Result<Answer, Error>, took: Duration) {
-    let (request, peer, took_ms) = (envelope.request_id, &envelope.from, millis(took));
-    match result {
-        Ok(_) => debug!(%request, shard, %peer, code = "ok", took_ms, "served a forwarded request"),
-        Err(error) if error.code.is_server_fault() => {
-            let (code, applied, detail) = (error.code.name(), error.applied.name(), &error.detail);
-            warn!(%request, shard, %peer, code, applied, took_ms, detail, "a forwarded request failed");
-        }
-        Err(error) => debug!(%request, shard, %peer, code = error.code.name(), took_ms, "refused a forwarded request"),
-    }
-}
-
 /// Whether a value would hold up the small requests behind it.
-fn is_too_large(answer: &Answer, operation: &Operation, class: Class) -> bool {
+fn is_too_large(answer: &Answer, class: Class) -> bool {
     let Outcome::Found(record) = &answer.outcome else { return false };
-    !operation.is_write() && class != Class::Bulk && record.content.value.len() > SMALL_BYTES_MAX
+    class != Class::Bulk && record.content.value.len() > SMALL_BYTES_MAX
 }
 
 #[cfg(test)]

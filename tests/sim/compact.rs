@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::disk::{Disk, Fault};
-use super::model::Model;
+use super::model::{Memory, Model};
 use super::workload::Workload;
 use super::{disk_with_a_copy, fail, first_seed, open, runs};
 
@@ -32,7 +32,7 @@ fn lived_in(seed: u64) -> (Disk, Model) {
 
 fn check(disk: &Disk, model: &Model) -> Result<(), String> {
     let engine = open(disk).map_err(|error| format!("it does not open any more: {error}"))?;
-    model.check(&engine)
+    model.check(&engine, Memory::Exact)
 }
 
 /// One entry that does the same to so many keys.

@@ -2,14 +2,14 @@
 //! flight is there as a whole or not at all, and data, log, history and cursors fit each other.
 
 use ostraca::storage::Engine;
-use ostraca::storage::redb::RedbEngine;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::disk::{Disk, Fault};
-use super::model::Model;
+use super::model::{Memory, Model};
+use super::subject::{Direct, Failed, InFront, Subject};
 use super::workload::Workload;
-use super::{disk_with_a_copy, fail, first_seed, open, runs};
+use super::{disk_with_a_copy, fail, first_seed, runs};
 
 /// Crashes of one disk: a life after a crash begins with what the crash left.
 const CRASHES: u64 = 5;
@@ -19,12 +19,21 @@ const BATCHES_MAX: u64 = 12;
 
 #[test]
 fn power_cut_at_any_call_loses_no_answered_batch_and_halves_none() {
+    power_cuts::<Direct>("power_cut_at_any_call_loses");
+}
+
+#[test]
+fn power_cut_with_a_log_in_front_loses_no_answered_batch_and_halves_none() {
+    power_cuts::<InFront>("power_cut_with_a_log");
+}
+
+fn power_cuts<S: Subject>(test: &str) {
     let mut seen = Seen::default();
     let disks = runs();
     for seed in first_seed()..first_seed() + disks {
-        match lives(seed, &disk_with_a_copy()) {
+        match lives::<S>(seed, &disk_with_a_copy()) {
             Ok(of_this_disk) => seen.add(of_this_disk),
-            Err(what) => fail("power_cut", seed, &what),
+            Err(what) => fail(test, seed, &what),
         }
     }
     println!("{seen:?}");
@@ -55,74 +64,107 @@ impl Seen {
     }
 }
 
+/// What was begun when the power went: what there may be besides what was answered.
+#[derive(Debug, Clone, Default)]
+struct InFlight {
+    /// With all of the batch.
+    whole: Option<Model>,
+    /// With its facts alone: they are durable on their own before its entries are.
+    facts: Option<Model>,
+}
+
 /// Several lives of one disk, each ended by a power cut. Says what was wrong.
-pub(crate) fn lives(seed: u64, disk: &Disk) -> Result<Seen, String> {
+pub(crate) fn lives<S: Subject>(seed: u64, disk: &Disk) -> Result<Seen, String> {
     let mut dice = StdRng::seed_from_u64(seed);
     disk.seed(dice.random());
     let mut seen = Seen::default();
-    let mut workload = Workload::new();
+    let mut workload = S::workload();
     let mut model = Model::default();
     for _ in 0..CRASHES {
         disk.plan(dice.random_range(1..150), Fault::PowerCut);
-        let in_flight = life(disk, &mut dice, &mut workload, &mut model)?;
+        let in_flight = life::<S>(disk, &mut dice, &mut workload, &mut model)?;
         disk.cut_power();
         seen.crashes += 1;
-        let after = recover(disk, &mut dice, &model, in_flight.as_ref(), &mut seen)?;
-        if let Some(in_flight) = in_flight {
-            let there = after == Found::InFlight;
-            seen.there += u64::from(there);
-            seen.absent += u64::from(!there);
-            if there {
-                model = in_flight;
-            }
+        let found = recover::<S>(disk, &mut dice, &model, &in_flight, &mut seen)?;
+        seen.there += u64::from(found == Found::InFlight);
+        seen.absent += u64::from(found == Found::Answered && in_flight.whole.is_some());
+        match found {
+            Found::Answered => {}
+            Found::Facts => model = in_flight.facts.unwrap(),
+            Found::InFlight => model = in_flight.whole.unwrap(),
         }
         workload.reopened();
     }
     Ok(seen)
 }
 
-/// Opens the disk and commits until the power goes. Returns the state that a batch in flight would lead to.
-fn life(disk: &Disk, dice: &mut StdRng, workload: &mut Workload, model: &mut Model) -> Result<Option<Model>, String> {
-    let engine = match open(disk) {
+/// Opens the disk and commits until the power goes. Returns what was in flight.
+fn life<S: Subject>(
+    disk: &Disk,
+    dice: &mut StdRng,
+    workload: &mut Workload,
+    model: &mut Model,
+) -> Result<InFlight, String> {
+    let engine = match S::open(disk) {
         Ok(engine) => engine,
-        Err(_) if !disk.has_power() => return Ok(None),
+        Err(_) if !disk.has_power() => return Ok(InFlight::default()),
         Err(error) => return Err(format!("it does not open: {error}")),
     };
     if dice.random_bool(0.5) && disk.has_power() {
         disk.plan_at_sync(dice.random_range(1..BATCHES_MAX), Fault::PowerCut); // where most is at stake
     }
+    if std::env::var("SIMDBG").is_ok() {
+        let st = engine.state();
+        eprintln!(
+            "life opens: model end {} engine {:?}",
+            model.end,
+            st.map(|s| (s.history.end(), s.applied, s.log_start, s.unclean))
+        );
+    }
+    let mut has_written = false;
     for _ in 0..dice.random_range(0..=BATCHES_MAX) {
         let batch = workload.batch(dice, model);
         let next = model.after(&batch);
         match engine.commit(&batch) {
             Ok(()) => *model = next,
-            Err(_) if !disk.has_power() => return Ok(Some(next)),
+            Err(_) if !disk.has_power() => {
+                return Ok(InFlight { whole: Some(next), facts: Some(model.with_facts(&batch)) });
+            }
             Err(error) => return Err(format!("a commit failed on a disk that works: {error}")),
         }
+        has_written |= !batch.append.is_empty();
+        match S::beside(&engine, disk, dice, workload, model, has_written) {
+            Ok(()) => {}
+            Err(Failed { in_flight, .. }) if !disk.has_power() => {
+                return Ok(InFlight { whole: in_flight, facts: None });
+            }
+            Err(Failed { error, .. }) => return Err(format!("it failed on a disk that works: {error}")),
+        }
     }
-    let still_there = model.check(&engine);
+    let still_there = model.check(&*engine, S::MEMORY);
     if disk.has_power() {
         still_there.map_err(|what| format!("before any crash: {what}"))?;
     }
     if dice.random_bool(0.5) {
         disk.cut_power(); // before it is closed; otherwise somewhere in the closing, or after it
     }
-    Ok(None)
+    Ok(InFlight::default())
 }
 
-/// Which of the two states that may be there is there.
+/// Which of the states that may be there is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Answered,
+    Facts,
     InFlight,
 }
 
 /// Gives the power back, takes it again in the recovery now and then, and compares what is there at last.
-fn recover(
+fn recover<S: Subject>(
     disk: &Disk,
     dice: &mut StdRng,
     answered: &Model,
-    in_flight: Option<&Model>,
+    in_flight: &InFlight,
     seen: &mut Seen,
 ) -> Result<Found, String> {
     let mut found = None;
@@ -132,13 +174,13 @@ fn recover(
             break;
         }
         disk.plan(dice.random_range(1..40), Fault::PowerCut);
-        let opened = open(disk);
+        let opened = S::open(disk);
         seen.recoveries_cut += u64::from(!disk.has_power());
         match opened {
             Err(_) if !disk.has_power() => {}
             Err(error) => return Err(format!("it does not open after a crash: {error}")),
             Ok(engine) if disk.has_power() => {
-                let compared = compare(&engine, answered, in_flight, found);
+                let compared = compare::<S>(&*engine, answered, in_flight, found);
                 if disk.has_power() {
                     found = Some(compared?);
                 }
@@ -148,8 +190,17 @@ fn recover(
         disk.cut_power();
     }
     disk.power_cycle();
-    let engine = open(disk).map_err(|error| format!("it does not open after a crash: {error}"))?;
-    let found = compare(&engine, answered, in_flight, found)?;
+    let engine = S::open(disk).map_err(|error| format!("it does not open after a crash: {error}"))?;
+    let found = compare::<S>(&*engine, answered, in_flight, found)?;
+    if std::env::var("SIMDBG").is_ok() {
+        let st = engine.state();
+        eprintln!(
+            "recovered {found:?}: answered end {} whole {:?} engine {:?}",
+            answered.end,
+            in_flight.whole.as_ref().map(|m| m.end),
+            st.map(|s| (s.history.end(), s.applied, s.log_start, s.unclean))
+        );
+    }
     if dice.random_bool(0.5) {
         disk.cut_power();
         drop(engine);
@@ -159,19 +210,20 @@ fn recover(
 }
 
 /// What was found once must be found again.
-fn compare(
-    engine: &RedbEngine,
+fn compare<S: Subject>(
+    engine: &S::Engine,
     answered: &Model,
-    in_flight: Option<&Model>,
+    in_flight: &InFlight,
     before: Option<Found>,
 ) -> Result<Found, String> {
-    let with = in_flight.map_or(Err("nothing was in flight".to_owned()), |model| model.check(engine));
-    let without = answered.check(engine);
-    let found = match (with, without) {
-        (_, Ok(())) => Found::Answered,
-        (Ok(()), Err(_)) => Found::InFlight,
-        (Err(with), Err(without)) => {
-            return Err(format!("neither what was answered ({without}) nor with what was in flight ({with})"));
+    let check = |model: Option<&Model>| model.is_some_and(|model| model.check(engine, S::MEMORY).is_ok());
+    let found = match answered.check(engine, S::MEMORY) {
+        Ok(()) => Found::Answered,
+        Err(_) if check(in_flight.whole.as_ref()) => Found::InFlight,
+        Err(_) if check(in_flight.facts.as_ref()) && S::MEMORY == Memory::Loose => Found::Facts,
+        Err(without) => {
+            let with = in_flight.whole.as_ref().map(|model| model.check(engine, S::MEMORY));
+            return Err(format!("neither what was answered ({without}) nor with what was in flight ({with:?})"));
         }
     };
     match before {

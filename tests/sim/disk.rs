@@ -1,11 +1,10 @@
-//! A disk that loses, on purpose, all that it may lose.
-//!
-//! What was written and not yet synced may, after the power went, be there or not, for each sector of 512 bytes on its
-//! own: the new bytes, the old ones, any that stood there in between, or a mixture of two (a torn sector). A change of
-//! the length may be lost too. After a sync that failed, sectors may be gone although reads still show them, and although
-//! a later sync says that all is well; they come to light when the cache is dropped.
+//! A disk that loses, on purpose, all that it may lose: of its files, what was written and not yet synced ([`Sectors`]); of
+//! its directories, which files were made and removed ([`super::logs`]). After a sync that failed, sectors may be gone
+//! although reads still show them, and although a later sync says that all is well; they come to light when the cache is
+//! dropped, which a power cycle does.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -14,33 +13,42 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use redb::StorageBackend;
 
-const SECTOR: usize = 512;
+use super::logs::Folder;
+use super::sectors::Sectors;
 
-/// Most versions of one sector that are remembered between two syncs; of more, the oldest and the newest.
-const VERSIONS_MAX: usize = 8;
-
-type Sector = [u8; SECTOR];
-
-/// Clones are the same disk.
+/// A file of a disk: its database file, at first. Clones are the same disk.
 #[derive(Debug, Clone)]
-pub(crate) struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk {
+    pub(crate) state: Arc<Mutex<State>>,
+    file: usize,
+}
 
-#[derive(Debug)]
-struct State {
-    /// What reads show.
-    live: Vec<u8>,
-    /// Sectors that were written since the last sync, with what stood there before, the durable version first.
-    unsynced: BTreeMap<usize, Vec<Sector>>,
-    /// Sectors that a failed sync forgot: reads show them, the disk holds an earlier version.
-    forgotten: BTreeMap<usize, Vec<Sector>>,
-    /// Lengths since the last sync, the durable one first.
-    lengths: Vec<usize>,
+/// What is done between two calls of whoever uses the disk.
+pub(crate) type Interruption = Box<dyn FnOnce() + Send>;
+
+pub(crate) struct State {
+    pub(crate) files: Vec<Sectors>,
+    /// The directories of logs, by the log's id.
+    pub(crate) folders: BTreeMap<u64, Folder>,
     calls: u64,
     syncs: u64,
     fault: Option<(When, Fault)>,
     power: bool,
-    lying: bool,
-    dice: StdRng,
+    lies: Lies,
+    interruption: Option<(When, Interruption)>,
+    pub(crate) dice: StdRng,
+}
+
+/// Which syncs say that all is well, and do nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lies {
+    Never,
+    /// Those of the database file.
+    OfTheDatabase,
+    /// Those of the log's files.
+    OfTheLog,
+    /// Those of directories.
+    OfDirectories,
 }
 
 /// The call at which a fault strikes, counted from the disk's first.
@@ -60,86 +68,144 @@ pub(crate) enum Fault {
 }
 
 impl Disk {
-    /// A disk on which `contents` are durable.
+    /// A disk on which the `contents` of the database file are durable, and nothing else is.
     pub(crate) fn new(contents: Vec<u8>) -> Disk {
-        let lengths = vec![contents.len()];
-        Disk(Arc::new(Mutex::new(State {
-            live: contents,
-            unsynced: BTreeMap::new(),
-            forgotten: BTreeMap::new(),
-            lengths,
+        let state = State {
+            files: vec![Sectors::of(contents)],
+            folders: BTreeMap::new(),
             calls: 0,
             syncs: 0,
             fault: None,
             power: true,
-            lying: false,
+            lies: Lies::Never,
+            interruption: None,
             dice: StdRng::seed_from_u64(0),
-        })))
+        };
+        Disk { state: Arc::new(Mutex::new(state)), file: 0 }
+    }
+
+    /// Another file of the same disk.
+    pub(crate) fn file(&self, file: usize) -> Disk {
+        Disk { state: Arc::clone(&self.state), file }
     }
 
     /// Sets the dice that decide what is lost.
     pub(crate) fn seed(&self, seed: u64) {
-        self.0.lock().dice = StdRng::seed_from_u64(seed);
+        self.state.lock().dice = StdRng::seed_from_u64(seed);
     }
 
-    /// From now on a sync says that all is well, and does nothing.
-    pub(crate) fn lie(&self) {
-        self.0.lock().lying = true;
+    /// A number that depends on the seed.
+    pub(crate) fn draw(&self) -> u64 {
+        self.state.lock().dice.random()
+    }
+
+    /// From now on some syncs say that all is well, and do nothing.
+    pub(crate) fn lie(&self, lies: Lies) {
+        self.state.lock().lies = lies;
     }
 
     /// Plans a fault at the `n`-th call from now, counted from 1.
     pub(crate) fn plan(&self, n: u64, fault: Fault) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.fault = Some((When::Call(state.calls + n), fault));
     }
 
     /// Plans a fault at the `n`-th sync from now, counted from 1: there most is at stake.
     pub(crate) fn plan_at_sync(&self, n: u64, fault: Fault) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.fault = Some((When::Sync(state.syncs + n), fault));
+    }
+
+    /// Plans something to be done before the `n`-th call from now, counted from 1, by the thread that makes it: what another
+    /// thread might do meanwhile.
+    pub(crate) fn interrupt(&self, n: u64, interruption: Interruption) {
+        let mut state = self.state.lock();
+        state.interruption = Some((When::Call(state.calls + n), interruption));
+    }
+
+    /// The same, before the next sync.
+    pub(crate) fn interrupt_next_sync(&self, interruption: Interruption) {
+        let mut state = self.state.lock();
+        state.interruption = Some((When::Sync(state.syncs + 1), interruption));
+    }
+
+    /// Forgets an interruption that has not come.
+    pub(crate) fn do_not_interrupt(&self) {
+        self.state.lock().interruption = None;
     }
 
     /// Whether the planned fault is still to come.
     pub(crate) fn is_planned(&self) -> bool {
-        self.0.lock().fault.is_some()
+        self.state.lock().fault.is_some()
     }
 
     /// Takes the power away.
     pub(crate) fn cut_power(&self) {
-        self.0.lock().power = false;
+        self.state.lock().power = false;
     }
 
     /// Whether the power is there.
     pub(crate) fn has_power(&self) -> bool {
-        self.0.lock().power
+        self.state.lock().power
     }
 
     /// Loses what may be lost, and gives the power back, with no fault planned.
     pub(crate) fn power_cycle(&self) {
-        self.0.lock().power_cycle();
+        self.state.lock().power_cycle();
     }
 
-    /// What reads show.
+    /// What reads of the database file show.
     pub(crate) fn contents(&self) -> Vec<u8> {
-        self.0.lock().live.clone()
+        self.state.lock().files[0].live.clone()
+    }
+
+    /// Writes, beyond the end as well; cut short, it has written a part.
+    pub(crate) fn write_growing(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let goes = self.call(false)?;
+        let mut state = self.state.lock();
+        let State { files, dice, .. } = &mut *state;
+        let written = if goes == Goes::Wrong { dice.random_range(0..=data.len()) } else { data.len() };
+        let (file, offset) = (&mut files[self.file], index(offset));
+        if file.live.len() < offset + written && written > 0 {
+            file.set_len(offset + written);
+        }
+        file.write(offset, &data[..written]);
+        if goes == Goes::Wrong { Err(wrong()) } else { Ok(()) }
+    }
+
+    /// Begins a call: first what interrupts it, then whether it does what it should.
+    pub(crate) fn call(&self, is_sync: bool) -> io::Result<Goes> {
+        let interruption = self.state.lock().count(is_sync);
+        if let Some(interruption) = interruption {
+            interruption(); // makes calls of its own
+        }
+        self.state.lock().go()
     }
 }
 
 /// Whether a call does what it should.
-#[derive(PartialEq, Eq)]
-enum Goes {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goes {
     Well,
     Wrong,
 }
 
 impl State {
-    fn call(&mut self) -> io::Result<Goes> {
+    /// Counts a call; gives what interrupts it.
+    fn count(&mut self, is_sync: bool) -> Option<Interruption> {
         self.calls += 1;
+        self.syncs += u64::from(is_sync);
+        let (calls, syncs) = (self.calls, self.syncs);
+        let is_due = |when: When| when == When::Call(calls) || (is_sync && when == When::Sync(syncs));
+        self.interruption.take_if(|(when, _)| is_due(*when)).map(|(_, interruption)| interruption)
+    }
+
+    fn go(&mut self) -> io::Result<Goes> {
         if !self.power {
             return Err(io::Error::other("the power is gone"));
         }
         match self.fault {
-            Some((at, fault)) if at == When::Call(self.calls) || at == When::Sync(self.syncs) => {
+            Some((when, fault)) if when.has_come(self.calls, self.syncs) => {
                 self.fault = None;
                 self.power = fault != Fault::PowerCut;
                 Ok(Goes::Wrong)
@@ -148,101 +214,41 @@ impl State {
         }
     }
 
-    /// Remembers what stands in a sector, before it changes.
-    fn remember(&mut self, sector: usize) {
-        let present = self.sector(sector);
-        let forgotten = self.forgotten.remove(&sector); // written again, it will be synced again
-        let versions = self.unsynced.entry(sector).or_insert_with(|| forgotten.unwrap_or_default());
-        if versions.len() == VERSIONS_MAX {
-            versions.remove(1);
-        }
-        versions.push(present);
-    }
-
-    /// A sector as reads show it; zeros beyond the end.
-    fn sector(&self, sector: usize) -> Sector {
-        let mut bytes = [0; SECTOR];
-        let from = (sector * SECTOR).min(self.live.len());
-        let to = (from + SECTOR).min(self.live.len());
-        bytes[..to - from].copy_from_slice(&self.live[from..to]);
-        bytes
-    }
-
-    fn write(&mut self, offset: usize, data: &[u8]) {
-        if data.is_empty() {
-            return;
-        }
-        for sector in offset / SECTOR..=(offset + data.len() - 1) / SECTOR {
-            self.remember(sector);
-        }
-        self.live[offset..offset + data.len()].copy_from_slice(data);
-    }
-
-    fn set_len(&mut self, len: usize) {
-        for sector in len / SECTOR..self.live.len().div_ceil(SECTOR) {
-            self.remember(sector); // should this cut be lost, its contents come back
-        }
-        self.live.resize(len, 0);
-        self.lengths.push(len);
-    }
-
-    fn sync(&mut self) {
-        if !self.lying {
-            self.unsynced.clear();
-            self.lengths = vec![self.live.len()];
-        }
-    }
-
-    /// The system gives up on what it could not write, marks it clean, and says so once.
-    fn sync_wrong(&mut self) {
-        for (sector, versions) in std::mem::take(&mut self.unsynced) {
-            let map = if self.dice.random_bool(0.5) { &mut self.forgotten } else { &mut self.unsynced };
-            map.insert(sector, versions);
-        }
+    /// Whether the power is there, and the syncs of this kind are true.
+    pub(crate) fn tells_the_truth(&self, about: Lies) -> bool {
+        self.lies != about
     }
 
     fn power_cycle(&mut self) {
-        let len = match self.dice.random_range(0..3) {
-            0 => self.lengths[self.dice.random_range(0..self.lengths.len())],
-            1 => self.lengths[0],
-            _ => self.live.len(),
-        };
-        let loss = [0.0, 0.0, 0.05, 0.5, 0.95, 1.0][self.dice.random_range(0..6)];
-        let mut settled = Vec::new();
-        for (sector, mut versions) in std::mem::take(&mut self.unsynced) {
-            versions.push(self.sector(sector));
-            if self.dice.random_bool(loss) {
-                settled.push((sector, self.settle(&versions)));
-            }
+        for file in &mut self.files {
+            file.power_cycle(&mut self.dice);
         }
-        for (sector, versions) in std::mem::take(&mut self.forgotten) {
-            settled.push((sector, self.settle(&versions)));
+        for folder in self.folders.values_mut() {
+            folder.power_cycle(&mut self.dice);
         }
-        self.live.resize(len, 0);
-        for (sector, bytes) in settled {
-            let from = (sector * SECTOR).min(len);
-            let to = (from + SECTOR).min(len);
-            self.live[from..to].copy_from_slice(&bytes[..to - from]);
-        }
-        self.lengths = vec![len];
+        self.folders.retain(|_, folder| !folder.is_gone());
         self.fault = None;
+        self.interruption = None;
         self.power = true;
     }
+}
 
-    /// One of a sector's versions, or a mixture of two.
-    fn settle(&mut self, versions: &[Sector]) -> Sector {
-        let one = versions[self.dice.random_range(0..versions.len())];
-        let other = versions[self.dice.random_range(0..versions.len())];
-        let cut = self.dice.random_range(0..=SECTOR);
-        match self.dice.random_range(0..10) {
-            0..=4 => one,
-            5..=7 => std::array::from_fn(|at| if at < cut { one[at] } else { other[at] }),
-            _ => std::array::from_fn(|at| if self.dice.random_bool(0.5) { one[at] } else { other[at] }),
+impl When {
+    fn has_come(self, calls: u64, syncs: u64) -> bool {
+        match self {
+            When::Call(at) => calls >= at,
+            When::Sync(at) => syncs >= at,
         }
     }
 }
 
-fn wrong() -> io::Error {
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("calls", &self.calls).field("power", &self.power).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn wrong() -> io::Error {
     io::Error::other("an injected fault")
 }
 
@@ -252,52 +258,55 @@ fn index(offset: u64) -> usize {
 
 impl StorageBackend for Disk {
     fn len(&self) -> io::Result<u64> {
-        let mut state = self.0.lock();
-        if state.call()? == Goes::Wrong { Err(wrong()) } else { Ok(state.live.len() as u64) }
+        if self.call(false)? == Goes::Wrong {
+            return Err(wrong());
+        }
+        Ok(self.state.lock().files[self.file].live.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut state = self.0.lock();
-        if state.call()? == Goes::Wrong {
+        if self.call(false)? == Goes::Wrong {
             return Err(wrong());
         }
+        let state = self.state.lock();
         let from = index(offset);
-        let bytes = state.live.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bytes = state.files[self.file].live.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(bytes);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.0.lock();
-        let goes = state.call()?;
+        let goes = self.call(false)?;
+        let mut state = self.state.lock();
         if goes == Goes::Well || state.dice.random_bool(0.5) {
-            state.set_len(index(len));
+            state.files[self.file].set_len(index(len));
         }
         if goes == Goes::Wrong { Err(wrong()) } else { Ok(()) }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.syncs += 1;
-        if state.call()? == Goes::Wrong {
-            if state.power {
-                state.sync_wrong();
+        let goes = self.call(true)?;
+        let mut state = self.state.lock();
+        let about = if self.file == 0 { Lies::OfTheDatabase } else { Lies::OfTheLog };
+        let State { files, dice, power, .. } = &mut *state;
+        if goes == Goes::Wrong {
+            if *power {
+                files[self.file].sync_wrong(dice);
             }
             return Err(wrong());
         }
-        state.sync();
+        if state.tells_the_truth(about) {
+            state.files[self.file].sync();
+        }
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.0.lock();
-        let offset = index(offset);
-        if state.call()? == Goes::Wrong {
-            let written = state.dice.random_range(0..=data.len());
-            state.write(offset, &data[..written]);
-            return Err(wrong());
-        }
-        state.write(offset, data);
-        Ok(())
+        let goes = self.call(false)?;
+        let mut state = self.state.lock();
+        let State { files, dice, .. } = &mut *state;
+        let written = if goes == Goes::Wrong { dice.random_range(0..=data.len()) } else { data.len() };
+        files[self.file].write(index(offset), &data[..written]);
+        if goes == Goes::Wrong { Err(wrong()) } else { Ok(()) }
     }
 }

@@ -8,19 +8,29 @@ use rand::rngs::StdRng;
 
 use super::disk::{Disk, Fault};
 use super::model::Model;
+use super::subject::{Direct, InFront, Subject};
 use super::workload::Workload;
-use super::{disk_with_a_copy, fail, first_seed, open, runs};
+use super::{disk_with_a_copy, fail, first_seed, runs};
 
 /// The calls of which each fails once.
 const CALLS: u64 = 200;
 
 #[test]
 fn error_at_each_of_the_first_calls_loses_nothing_and_is_final() {
+    errors::<Direct>("error_at_each_of_the_first_calls_loses");
+}
+
+#[test]
+fn error_at_each_of_the_first_calls_with_a_log_in_front_loses_nothing_and_is_final() {
+    errors::<InFront>("error_at_each_of_the_first_calls_with");
+}
+
+fn errors<S: Subject>(test: &str) {
     let mut met = Met::default();
     for seed in first_seed()..first_seed() + runs().div_ceil(CALLS) {
         for call in 1..=CALLS {
-            if let Err(what) = one_error(seed, call, &mut met) {
-                fail("error_at_each", seed, &format!("call {call}: {what}"));
+            if let Err(what) = one_error::<S>(seed, call, &mut met) {
+                fail(test, seed, &format!("call {call}: {what}"));
             }
         }
     }
@@ -33,20 +43,22 @@ fn error_at_each_of_the_first_calls_loses_nothing_and_is_final() {
 struct Met {
     opening: u64,
     commit: u64,
+    beside: u64,
     read: u64,
 }
 
-fn one_error(seed: u64, call: u64, met: &mut Met) -> Result<(), String> {
+fn one_error<S: Subject>(seed: u64, call: u64, met: &mut Met) -> Result<(), String> {
     let mut dice = StdRng::seed_from_u64(seed);
-    let mut workload = Workload::new();
+    let mut workload = S::workload();
     let disk = disk_with_a_copy();
     disk.seed(seed ^ call);
     disk.plan(call, Fault::Error);
     let mut model = Model::default();
-    let mut in_flight = None;
-    match open(&disk) {
+    let mut in_flight = Vec::new();
+    match S::open(&disk) {
         Err(_) => met.opening += 1,
         Ok(engine) => {
+            let mut has_written = false;
             while disk.is_planned() {
                 // until it strikes: every batch makes calls
                 let batch = workload.batch(&mut dice, &model);
@@ -54,20 +66,27 @@ fn one_error(seed: u64, call: u64, met: &mut Met) -> Result<(), String> {
                 let committed = engine.commit(&batch);
                 if let Err(error) = committed {
                     met.commit += 1;
-                    refuses(&engine, &error)?;
-                    in_flight = Some(next);
+                    refuses(&*engine, &error)?;
+                    in_flight = vec![next, model.with_facts(&batch)];
                     break;
                 }
                 model = next;
+                has_written |= !batch.append.is_empty();
+                if let Err(failed) = S::beside(&engine, &disk, &mut dice, &workload, &mut model, has_written) {
+                    met.beside += 1;
+                    refuses(&*engine, &failed.error)?;
+                    in_flight = Vec::from_iter(failed.in_flight);
+                    break;
+                }
                 if let Err(error) = engine.get(Space::Data, &Key::new("key 1", 10).unwrap()) {
                     met.read += 1;
-                    refuses(&engine, &error)?;
+                    refuses(&*engine, &error)?;
                     break;
                 }
             }
         }
     }
-    reopen(&disk, &mut dice, &mut workload, &model, in_flight.as_ref())
+    reopen::<S>(&disk, &mut dice, &mut workload, &model, &in_flight)
 }
 
 /// Every call after an error must say that the store failed.
@@ -89,19 +108,21 @@ fn refuses(engine: &impl Engine, first: &Error) -> Result<(), String> {
 }
 
 /// The process restarts, and drops what the system has cached: what was answered is there, and writes go on.
-fn reopen(
+fn reopen<S: Subject>(
     disk: &Disk,
     dice: &mut StdRng,
     workload: &mut Workload,
     answered: &Model,
-    in_flight: Option<&Model>,
+    in_flight: &[Model],
 ) -> Result<(), String> {
     disk.power_cycle();
-    let engine = open(disk).map_err(|error| format!("it does not open any more: {error}"))?;
-    let mut model = match (answered.check(&engine), in_flight) {
-        (Ok(()), _) => answered.clone(),
-        (Err(what), None) => return Err(what),
-        (Err(_), Some(in_flight)) => in_flight.check(&engine).map(|()| in_flight.clone())?,
+    let engine = S::open(disk).map_err(|error| format!("it does not open any more: {error}"))?;
+    let mut model = match answered.check(&*engine, S::MEMORY) {
+        Ok(()) => answered.clone(),
+        Err(what) => {
+            let found = in_flight.iter().find(|model| model.check(&*engine, S::MEMORY).is_ok());
+            found.cloned().ok_or(what)?
+        }
     };
     workload.reopened();
     for _ in 0..3 {
@@ -110,6 +131,6 @@ fn reopen(
         model = model.after(&batch);
     }
     drop(engine);
-    let engine = open(disk).map_err(|error| format!("it does not open a second time: {error}"))?;
-    model.check(&engine)
+    let engine = S::open(disk).map_err(|error| format!("it does not open a second time: {error}"))?;
+    model.check(&*engine, S::MEMORY)
 }

@@ -4,6 +4,9 @@
 //! - [`crash`]: the power goes at any call, in a recovery too: what was committed is there, as a whole.
 //! - [`io_error`]: any one call fails: nothing is lost, torn or unopenable, and the engine says that it failed.
 //! - [`teeth`]: the same checker on a disk whose fsync lies must find what is lost.
+//! - [`visible`]: nothing is shown before it is durable.
+//!
+//! Crashes and errors strike the two engines of [`subject`]: redb alone, and the log in front of it.
 //!
 //! Every run is made of one number. A failure prints it with the command that runs it again; `OSTRACA_SIM_RUNS` sets how
 //! many are made (600 disks of five crashes each are usual), `OSTRACA_SIM_SEED` the first.
@@ -14,8 +17,12 @@ mod compact;
 mod crash;
 mod disk;
 mod io_error;
+mod logs;
 mod model;
+mod sectors;
+mod subject;
 mod teeth;
+mod visible;
 mod workload;
 
 use ostraca::storage::Identity;
@@ -45,11 +52,13 @@ fn fail(test: &str, seed: u64, what: &str) -> ! {
     panic!("seed {seed}: {what}\nagain: OSTRACA_SIM_SEED={seed} OSTRACA_SIM_RUNS=1 cargo test --test sim {test}")
 }
 
-/// Opens the copy on a disk. The cache is too small to answer reads, so that they reach the disk.
+fn identity() -> Identity {
+    Identity { shard_name: "Mumbai".to_owned(), shard: ShardIndex(2), shard_count: 4, hash: "fnv1a".to_owned() }
+}
+
+/// Opens the copy on a disk, without a log. The cache is too small to answer reads, so that they reach the disk.
 fn open(disk: &Disk) -> Result<RedbEngine, OpenError> {
-    let identity =
-        Identity { shard_name: "Mumbai".to_owned(), shard: ShardIndex(2), shard_count: 4, hash: "fnv1a".to_owned() };
-    RedbEngine::on_backend(disk.clone(), &identity, Options { cache_bytes: 16 << 10 })
+    RedbEngine::on_backend(disk.clone(), &identity(), Options { cache_bytes: 16 << 10 })
 }
 
 /// A disk with an empty copy, properly closed. (Creation on a real disk happens under another name, and is not part of

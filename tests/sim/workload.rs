@@ -14,15 +14,33 @@ use super::model::Model;
 const KEYS: u32 = 60;
 
 /// The writer of a log: who leads, in which opening.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Workload {
     epoch: Epoch,
     incarnation: u64,
+    /// Batches as they come while a snapshot is received come among the others.
+    receives: bool,
 }
 
 impl Workload {
     pub(crate) fn new() -> Workload {
-        Workload { epoch: Epoch::first(NodeName::new("Mumbai/0")), incarnation: 1 }
+        Workload { epoch: Epoch::first(NodeName::new("Mumbai/0")), incarnation: 1, receives: true }
+    }
+
+    /// Of a copy that serves.
+    pub(crate) fn serving() -> Workload {
+        Workload { receives: false, ..Workload::new() }
+    }
+
+    /// Entries alone, applied at once: what a leader writes from one moment to the next.
+    pub(crate) fn entries(&self, dice: &mut StdRng, model: &Model) -> Batch {
+        let mut end = model.end;
+        let mut append = Vec::new();
+        for _ in 0..dice.random_range(1..4) {
+            end += 1;
+            append.push(self.entry(dice, end));
+        }
+        Batch { append, apply_to: Some(Seq(end)), ..Batch::default() }
     }
 
     /// The leader's file was opened again.
@@ -38,7 +56,7 @@ impl Workload {
             self.epoch.number += 1;
             batch.epoch = Some(self.epoch.clone());
         }
-        if dice.random_bool(0.02) {
+        if self.receives && dice.random_bool(0.02) {
             end += dice.random_range(1..10);
             applied = end;
             batch.adopt = Some(self.history_up_to(end));
@@ -53,7 +71,7 @@ impl Workload {
             1 => Some(Seq(dice.random_range(applied..=end))),
             _ => Some(Seq(end)),
         };
-        if dice.random_bool(0.1) {
+        if self.receives && dice.random_bool(0.1) {
             batch.apply_rule = ApplyRule::IfNewer;
         }
         if dice.random_bool(0.3) {

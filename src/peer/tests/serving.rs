@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::{Echo, PATIENT, PIPE_BYTES, connect, local, request, serve};
+use super::{Echo, PATIENT, PIPE_BYTES, ask, connect, local, request, serve};
 use crate::peer::frame::Frame;
 use crate::peer::message::Class;
 use crate::types::NodeName;
@@ -106,7 +106,7 @@ async fn requests_beyond_the_bound_wait_unread_until_others_are_done() {
     let calls: Vec<_> = (0..1100)
         .map(|n| {
             let connection = Arc::clone(&connection);
-            tokio::spawn(async move { connection.call(request(format!("{n}")), PATIENT).await })
+            tokio::spawn(async move { ask(&connection, request(format!("{n}")), PATIENT).await })
         })
         .collect();
     sleep(Duration::from_secs(1)).await;
@@ -128,14 +128,14 @@ async fn node_that_stops_reads_no_new_request_and_finishes_those_it_has() {
     let connection = connect(near).await;
     let call = {
         let connection = Arc::clone(&connection);
-        tokio::spawn(async move { connection.call(request("in time"), PATIENT).await })
+        tokio::spawn(async move { ask(&connection, request("in time"), PATIENT).await })
     };
     sleep(Duration::from_millis(100)).await;
     serving.stop.cancel();
     serving.connection.await.unwrap();
     let late = {
         let connection = Arc::clone(&connection);
-        tokio::spawn(async move { connection.call(request("too late"), PATIENT).await })
+        tokio::spawn(async move { ask(&connection, request("too late"), PATIENT).await })
     };
     sleep(Duration::from_millis(100)).await;
     permits.add_permits(2);

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::storage::writer::Upkeep;
-use crate::storage::{Stats, Trim};
+use crate::storage::{LogExtent, Trim};
 use crate::types::seq::seq_of;
 use crate::types::{Cursor, Epoch, History, NodeName, Seq, ShardUid, Standing};
 
@@ -169,7 +169,7 @@ impl Leader {
     }
 
     /// What is to be written with the next commit.
-    pub fn upkeep(&mut self, stats: &Stats, bounds: Bounds, end: Seq, now: Instant) -> Upkeep {
+    pub fn upkeep(&mut self, log: &LogExtent, bounds: Bounds, end: Seq, now: Instant) -> Upkeep {
         let mut cursors = Vec::new();
         for (name, replica) in &mut self.replicas {
             if std::mem::take(&mut replica.dirty) {
@@ -177,11 +177,11 @@ impl Leader {
             }
         }
         self.drop_lapsed_pins(now);
-        if !self.keep_queue_within(stats, bounds, end) {
-            self.take_back(stats, now);
+        if !self.keep_queue_within(log, bounds, end) {
+            self.take_back(log, now);
         }
-        let up_to = self.least_needed(stats.log_start, end);
-        let trim = (stats.log_start < up_to && stats.log_bytes > bounds.retain_bytes).then_some(Trim {
+        let up_to = self.least_needed(log.start, end);
+        let trim = (log.start < up_to && log.bytes > bounds.retain_bytes).then_some(Trim {
             up_to,
             keep_bytes: bounds.retain_bytes,
             entries_max: TRIM_ENTRIES_MAX,
@@ -191,25 +191,25 @@ impl Leader {
 
     /// Gives up on whoever holds the most, while the queue is beyond its bound; false when it is within. What is retained
     /// behind the cursors is no part of the queue.
-    fn keep_queue_within(&mut self, stats: &Stats, bounds: Bounds, end: Seq) -> bool {
-        let least = self.least_needed(stats.log_start, end);
+    fn keep_queue_within(&mut self, log: &LogExtent, bounds: Bounds, end: Seq) -> bool {
+        let least = self.least_needed(log.start, end);
         let entries = end.since(least);
-        let is_all_queue = least <= stats.log_start;
-        let has_too_many_bytes = is_all_queue && stats.log_bytes > bounds.queue_bytes_max.max(bounds.retain_bytes);
+        let is_all_queue = least <= log.start;
+        let has_too_many_bytes = is_all_queue && log.bytes > bounds.queue_bytes_max.max(bounds.retain_bytes);
         if !has_too_many_bytes && entries <= bounds.queue_entries_max {
             return false;
         }
         self.pins.retain(|replica, pin| {
             let stays = pin.seq > least;
             if !stays {
-                tracing::warn!(%replica, entries, log_bytes = stats.log_bytes, "ended a snapshot: writes came so fast \
+                tracing::warn!(%replica, entries, log_bytes = log.bytes, "ended a snapshot: writes came so fast \
                     meanwhile that the replication queue is at its bound; the replica begins again");
             }
             stays
         });
         for (name, replica) in &mut self.replicas {
-            if replica.pins_log(stats.log_start) && replica.acknowledged() <= least {
-                tracing::warn!(replica = %name, lag_entries = entries, log_bytes = stats.log_bytes, "gave up on a replica: the \
+            if replica.pins_log(log.start) && replica.acknowledged() <= least {
+                tracing::warn!(replica = %name, lag_entries = entries, log_bytes = log.bytes, "gave up on a replica: the \
                     replication queue is at its bound, and nothing more is kept for it; when it is back it takes a \
                     snapshot by itself (replication.queue_bytes_max, replication.queue_entries_max)");
                 replica.given_up = true;
@@ -220,9 +220,9 @@ impl Leader {
 
     /// The log is kept again for those that were given up on, are back, and are within reach of it. One that is away and
     /// out of reach was given up on before this process began.
-    fn take_back(&mut self, stats: &Stats, now: Instant) {
+    fn take_back(&mut self, log: &LogExtent, now: Instant) {
         for replica in self.replicas.values_mut() {
-            match (replica.is_away(now), replica.needs_snapshot(stats.log_start)) {
+            match (replica.is_away(now), replica.needs_snapshot(log.start)) {
                 (false, false) => replica.given_up = false,
                 (true, true) => replica.given_up = true,
                 (true, false) | (false, true) => {}

@@ -317,8 +317,8 @@ pub fn upkeep_source(
         queue_bytes_max: settings.queue_bytes_max,
         queue_entries_max: settings.queue_entries_max,
     };
-    move |engine, end| match engine.stats() {
-        Ok(stats) => leader.lock().upkeep(&stats, bounds, end, clock.now()),
+    move |engine, end| match engine.log_extent() {
+        Ok(log) => leader.lock().upkeep(&log, bounds, end, clock.now()),
         Err(_) => Upkeep::default(), // the commit that follows says what is wrong
     }
 }

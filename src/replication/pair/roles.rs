@@ -148,9 +148,15 @@ impl Pair {
         ChangingHands(self)
     }
 
+    /// Whether the shard is changing hands.
+    #[must_use]
+    pub fn is_changing_hands(&self) -> bool {
+        *self.changing_hands.borrow() > 0
+    }
+
     /// Waits for the end of a change of hands, at most so long; true when one was under way and is over.
     pub async fn wait_for_change_of_hands(&self, at_most: Duration) -> bool {
-        if *self.changing_hands.borrow() == 0 {
+        if !self.is_changing_hands() {
             return false;
         }
         let mut changing = self.changing_hands.subscribe();

@@ -4,11 +4,13 @@
 //! engines with each other, `opening` is about files only.
 
 mod failing;
+mod fed;
 mod opening;
 mod promises;
 mod random;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,10 +19,12 @@ use ::redb::backends::InMemoryBackend;
 use bytes::Bytes;
 use tempfile::TempDir;
 
+use super::logged::{Beside, Logged, Sizes};
 use super::memory::{MemoryDisk, MemoryEngine};
 use super::open::Options;
 use super::redb::RedbEngine;
-use super::{Batch, Engine, Identity, LogEntry};
+use super::{Batch, Engine, Identity, LogEntry, log};
+use crate::random::Random;
 use crate::types::key::KEY_BYTES_CEILING;
 use crate::types::{
     Change, Content, Cursor, Entry, Epoch, Incarnation, Key, Mutation, NodeName, Seq, ShardIndex, Space, UnixMs,
@@ -104,6 +108,51 @@ impl StorageBackend for OnBackend {
     }
 }
 
+/// A database file with a log beside it, as a node opens it.
+struct LoggedOnFile(TempDir);
+
+impl LoggedOnFile {
+    fn new() -> LoggedOnFile {
+        LoggedOnFile(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("shard.redb")
+    }
+}
+
+impl Subject for LoggedOnFile {
+    type Engine = Logged;
+
+    fn open(&self) -> Logged {
+        Logged::open(&self.path(), &identity(), options(), Random::system()).unwrap()
+    }
+}
+
+/// A backend with logs in a directory of their own, of small segments; nobody feeds the file but the test.
+struct LoggedOnBackend {
+    backend: OnBackend,
+    directory: TempDir,
+}
+
+impl LoggedOnBackend {
+    fn new() -> LoggedOnBackend {
+        LoggedOnBackend { backend: OnBackend::default(), directory: tempfile::tempdir().unwrap() }
+    }
+}
+
+impl Subject for LoggedOnBackend {
+    type Engine = Logged;
+
+    fn open(&self) -> Logged {
+        self.backend.refuse_writes(false);
+        let place = Arc::new(Beside::file(&self.directory.path().join("shard")));
+        let log = log::Options { segment_bytes: 10_000, recent_bytes: 2000 };
+        let sizes = Sizes { log, ..Sizes::default() };
+        Logged::on_backend(self.backend.clone(), place, &identity(), options(), sizes, Random::system()).unwrap()
+    }
+}
+
 /// Maps in memory.
 #[derive(Default)]
 struct InMemory(MemoryDisk);
@@ -127,6 +176,15 @@ macro_rules! suite {
         }
         mod memory {
             $( #[test] fn $test() { super::$module::$test(&super::InMemory::default()) } )*
+        }
+        mod logged_on_a_file {
+            $( #[test] fn $test() { super::$module::$test(&super::LoggedOnFile::new()) } )*
+        }
+        mod logged_on_a_backend {
+            $( #[test] fn $test() { super::$module::$test(&super::LoggedOnBackend::new()) } )*
+        }
+        mod logged_and_fed {
+            $( #[test] fn $test() { super::$module::$test(&super::fed::FedAtOnce(super::LoggedOnBackend::new())) } )*
         }
     };
 }

@@ -7,7 +7,7 @@ use ::redb::{Database, ReadableTable};
 use tempfile::TempDir;
 
 use super::{OnFile, Scribe, identity, key, options, put, value};
-use crate::storage::layout::{DATA, LOG, META};
+use crate::storage::layout::{DATA, FORMAT, LOG, META};
 use crate::storage::open::{OpenFault, incoming_path, replace};
 use crate::storage::redb::RedbEngine;
 use crate::storage::{Batch, Engine, Error, Identity};
@@ -92,9 +92,9 @@ fn open_with_another_identity_is_refused_and_changes_nothing() {
 fn open_of_another_format_is_refused() {
     let (_dir, path) = closed_file();
     tamper(&path, |txn| {
-        txn.open_table(META).unwrap().insert("format", &2_u32.to_be_bytes()[..]).unwrap();
+        txn.open_table(META).unwrap().insert("format", &(FORMAT + 1).to_be_bytes()[..]).unwrap();
     });
-    assert_eq!(open(&path).unwrap_err(), OpenFault::Format { found: 2, known: 1 });
+    assert_eq!(open(&path).unwrap_err(), OpenFault::Format { found: FORMAT + 1, known: FORMAT });
 }
 
 #[test]

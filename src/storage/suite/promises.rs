@@ -208,9 +208,12 @@ pub(super) fn if_newer_keeps_what_is_newer(subject: &impl Subject) {
     }
 }
 
+/// An engine may trim a few small entries at once; of this size it takes them one by one.
+const LARGE: usize = 5000;
+
 pub(super) fn trim_stops_at_each_of_its_bounds(subject: &impl Subject) {
     let engine = subject.open();
-    let batch = Scribe::new().batch((0..10).map(|i| put("key", vec![b'x'; 100 + i])));
+    let batch = Scribe::new().batch((0..10).map(|i| put("key", vec![b'x'; LARGE + i])));
     let sizes: Vec<u64> = batch.append.iter().map(|entry| entry.bytes.len() as u64).collect();
     engine.commit(&batch).unwrap();
     let trim = |up_to, keep_bytes, entries_max| {
@@ -235,12 +238,12 @@ pub(super) fn trim_stops_at_each_of_its_bounds(subject: &impl Subject) {
 pub(super) fn trim_never_takes_what_is_not_applied(subject: &impl Subject) {
     let engine = subject.open();
     let trim = Some(Trim { up_to: Seq(3), keep_bytes: 0, entries_max: 100 });
-    let batch = Scribe::new().batch([put("a", "1"), put("a", "2"), put("a", "3")]);
+    let batch = Scribe::new().batch((1..=3).map(|byte| put("a", vec![byte; LARGE])));
     engine.commit(&Batch { apply_to: Some(Seq(1)), trim, ..batch }).unwrap();
     assert_eq!(positions(&engine.state().unwrap()), (1, 1, 3));
     engine.commit(&Batch { apply_to: Some(Seq(3)), trim, ..Batch::default() }).unwrap();
     assert_eq!(positions(&engine.state().unwrap()), (3, 3, 3));
-    assert_eq!(value(&engine, "a").as_deref(), Some(&b"3"[..]));
+    assert_eq!(value(&engine, "a").as_deref(), Some(&[3; LARGE][..]));
 }
 
 pub(super) fn trim_of_everything_leaves_an_end_to_append_to(subject: &impl Subject) {
@@ -260,7 +263,7 @@ pub(super) fn trim_of_everything_leaves_an_end_to_append_to(subject: &impl Subje
 pub(super) fn entries_that_are_gone_are_answered_trimmed(subject: &impl Subject) {
     let engine = subject.open();
     let trim = Some(Trim { up_to: Seq(2), keep_bytes: 0, entries_max: 100 });
-    engine.commit(&Batch { trim, ..Scribe::new().batch((0..4).map(|_| put("a", "1"))) }).unwrap();
+    engine.commit(&Batch { trim, ..Scribe::new().batch((0..4).map(|_| put("a", vec![1; LARGE]))) }).unwrap();
     assert_eq!(engine.entries(Seq(0), usize::MAX), Ok(Entries::Trimmed));
     assert_eq!(engine.entries(Seq(1), usize::MAX), Ok(Entries::Trimmed));
     assert_eq!(seqs(&found(&engine, 2)), [3, 4]);
@@ -353,8 +356,9 @@ pub(super) fn snapshot_is_installed_adopted_and_completed(subject: &impl Subject
 
 pub(super) fn adopt_replaces_log_and_history(subject: &impl Subject) {
     let engine = subject.open();
-    engine.commit(&Scribe::new().batch([put("a", "1"), put("a", "2")])).unwrap();
+    engine.commit(&Batch { incoming: Some(true), ..Scribe::new().batch([put("a", "1"), put("a", "2")]) }).unwrap();
     engine.commit(&Batch { adopt: Some(adopted(90)), ..Batch::default() }).unwrap();
+    engine.commit(&Batch { incoming: Some(false), ..Batch::default() }).unwrap();
     let state = engine.state().unwrap();
     assert_eq!((positions(&state), state.log_bytes), ((90, 90, 90), 0));
     assert_eq!(state.history, adopted(90));

@@ -1,0 +1,122 @@
+//! Wakes idle workers when a request of the timetable is due. One per thread.
+//!
+//! ```text
+//! workers without work ─ wait() ─→ idle, oldest first ─ woken when due ─→ take() ─→ a request and its intended start
+//! ```
+//!
+//! While all workers are busy nobody is woken; each takes what is due when it becomes free, and the time that those
+//! requests waited counts. The idle list has at most one place per worker.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use crate::clock::{Clock, Nanos};
+use crate::schedule::{Due, Schedule};
+use crate::timer::Timer;
+
+/// Shortest time between two looks at the timetable: at higher rates requests start in pairs and threes, for a wake-up
+/// costs as much as a request.
+const LOOK_INTERVAL: Nanos = 50_000;
+/// The same while nobody is idle: what is due is taken by whoever becomes free.
+const BUSY_LOOK_INTERVAL: Nanos = 100_000;
+
+/// The timetable of a thread, shared by its workers.
+#[derive(Debug)]
+pub(crate) struct Pacer {
+    state: Mutex<State>,
+    clock: Clock,
+    /// Requests that are meant to start then or later are not sent.
+    until: Nanos,
+    /// What was due before `until` and could not be sent by then is given up.
+    grace: Nanos,
+    /// How many requests a worker takes at once.
+    burst: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    schedule: Schedule,
+    idle: VecDeque<(usize, Waker)>,
+}
+
+/// What a worker is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Start a request that was meant to start then.
+    Start(Nanos),
+    /// Wait.
+    Idle,
+    /// No further request comes.
+    End,
+}
+
+impl Pacer {
+    /// For workers that take up to `burst` requests at once, all of which start before `until`, or late, before `grace`.
+    pub(crate) fn new(schedule: Schedule, clock: Clock, until: Nanos, grace: Nanos, burst: u64) -> Pacer {
+        let state = State { schedule, idle: VecDeque::new() };
+        Pacer { state: Mutex::new(state), clock, until, grace, burst: burst.max(1) }
+    }
+
+    /// The next request that is due.
+    pub(crate) fn take(&self, now: Nanos) -> Turn {
+        let mut state = self.state();
+        if state.schedule.upcoming() >= self.until || now >= self.grace {
+            return Turn::End;
+        }
+        match state.schedule.take(now) {
+            Due::Now(intended) => Turn::Start(intended),
+            Due::At(_) => Turn::Idle,
+        }
+    }
+
+    /// Waits until it is worth asking again; `worker` is a number of one's own.
+    pub(crate) async fn wait(&self, worker: usize) {
+        let mut queued = false;
+        poll_fn(|cx| {
+            let mut state = self.state();
+            if !std::mem::replace(&mut queued, true) {
+                state.idle.push_back((worker, cx.waker().clone()));
+                return Poll::Pending;
+            }
+            // A task may be polled for other reasons, such as the end of its idle connection.
+            if state.idle.iter().any(|(waiting, _)| *waiting == worker) { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// Wakes workers until the timetable ends.
+    pub(crate) async fn run(&self, mut timer: Timer) {
+        loop {
+            let now = self.clock.now();
+            let Some(next) = self.wake(now) else { break };
+            timer.sleep(next - now).await;
+        }
+        self.state().idle.drain(..).for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Requests that were due and never sent.
+    pub(crate) fn unsent(&self, ended: Nanos) -> u64 {
+        self.state().schedule.left_before(self.until.min(ended))
+    }
+
+    /// Wakes as many as have something to do, and says when to look again; `None` when there is nothing to come.
+    fn wake(&self, now: Nanos) -> Option<Nanos> {
+        let mut state = self.state();
+        let upcoming = state.schedule.upcoming();
+        if upcoming >= self.until || now >= self.grace {
+            return None;
+        }
+        for _ in 0..state.schedule.left_before(now.saturating_add(1).min(self.until)).div_ceil(self.burst) {
+            let Some((_, waker)) = state.idle.pop_front() else { break };
+            waker.wake();
+        }
+        let interval = if state.idle.is_empty() { BUSY_LOOK_INTERVAL } else { LOOK_INTERVAL };
+        Some(upcoming.max(now + interval))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

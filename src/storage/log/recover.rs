@@ -1,0 +1,259 @@
+//! Where a log ends, and whether what is missing was ever promised. Pure: decides on the bytes of segments.
+//!
+//! One frame at a time is written, and the next only when it is synced. So after a crash the last frame may be torn, and
+//! nothing lies behind it; a torn frame was never acknowledged, and is cut off. Everything else is damage:
+//!
+//! - a frame that does not check, with a frame behind it, in its segment or in a later one;
+//! - a segment that ends before the frame that is marked as its last, although a later one has frames;
+//! - a segment whose last frame is there, and no segment after it: it was durable before that frame was written;
+//! - frames that do not follow each other, segments of another log or shard, a log that ends before what is applied.
+//!
+//! What nobody can tell from a torn frame is damage to the very last one of the log.
+
+use bytes::Bytes;
+
+use super::LogId;
+use super::frame::{HEAD_BYTES, HEADER_BYTES, Head, Header, NoHeader, Place, find_head};
+use super::segment::file_name;
+use crate::storage::open::OpenFault;
+use crate::types::{Seq, ShardIndex};
+
+/// What a segment must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// The log.
+    pub(super) id: LogId,
+    /// Its shard.
+    pub(super) shard: ShardIndex,
+}
+
+/// What stands at the beginning of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peek {
+    /// Its number, by its name.
+    pub(super) segment: u32,
+    /// Whether its header is whole.
+    pub(super) header: bool,
+    /// Its first frame's head, if that is whole; its body may not be.
+    pub(super) first: Option<Head>,
+}
+
+impl Wanted {
+    /// Reads the beginning of a segment file. A header that is not whole is no fault yet; another one is.
+    pub(super) fn peek(&self, segment: u32, bytes: &Bytes) -> Result<Peek, OpenFault> {
+        let header = match Header::decode(bytes) {
+            Ok(header) => self.check(segment, header).map(|()| true)?,
+            Err(NoHeader::Unreadable) => false,
+            Err(NoHeader::Format(found)) => return Err(OpenFault::Format { found, known: super::frame::FORMAT }),
+        };
+        let place = Place { segment, offset: HEADER_BYTES };
+        let first = Head::decode(bytes, HEADER_BYTES as usize, self.id, place).ok();
+        Ok(Peek { segment, header, first })
+    }
+
+    fn check(&self, segment: u32, header: Header) -> Result<(), OpenFault> {
+        let name = file_name(segment);
+        if header.id != self.id {
+            return Err(damaged(format_args!("segment {name} belongs to log {}, not to {}", header.id, self.id)));
+        }
+        if header.shard != self.shard {
+            return Err(OpenFault::Shard {
+                found: format!("(index {})", header.shard),
+                wanted: format!("(index {})", self.shard),
+            });
+        }
+        if header.segment != segment {
+            return Err(damaged(format_args!("segment {name} was written as {}", file_name(header.segment))));
+        }
+        Ok(())
+    }
+}
+
+/// Which of a directory's segments are the log, and from which on they must be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// How many at the front are left over from a deletion that a crash cut short.
+    pub(super) leftover: usize,
+    /// The place, among all, of the first that may hold entries that are not applied.
+    pub(super) unapplied: usize,
+}
+
+/// Chooses among all segments, in order. `applied`: how far the caller holds the entries' effects durably.
+pub(super) fn select(peeks: &[Peek], applied: Seq) -> Result<Selection, OpenFault> {
+    let gap = peeks.windows(2).rposition(|pair| matches!(pair, [one, next] if one.segment + 1 != next.segment));
+    let leftover = gap.map_or(0, |before| before + 1);
+    let (_, log) = peeks.split_at(leftover);
+    let Some(oldest) = log.first() else {
+        return Err(damaged("its log has no segments"));
+    };
+    // Of deleted segments some may come back after a crash, and others not; but all that is deleted is applied.
+    let is_applied = |head: Head| head.after <= applied;
+    if leftover > 0 && !oldest.first.is_some_and(is_applied) {
+        return Err(damaged(format_args!("the segment before {} of its log is missing", file_name(oldest.segment))));
+    }
+    if let Some(first) = oldest.first.filter(|first| !is_applied(*first)) {
+        let begins = first.after;
+        return Err(damaged(format_args!("its log begins after entry {begins}, and only {applied} is applied")));
+    }
+    let unapplied = log.iter().rposition(|peek| peek.first.is_some_and(is_applied)).unwrap_or(0);
+    if let Some(bad) = log.iter().take(unapplied + 1).find(|peek| !peek.header || peek.first.is_none()) {
+        return Err(damaged(format_args!("segment {} of its log does not begin as it should", file_name(bad.segment))));
+    }
+    Ok(Selection { leftover, unapplied: leftover + unapplied })
+}
+
+/// What was found in a segment that was read as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scan {
+    /// Its number.
+    pub(super) segment: u32,
+    /// Whether its header is whole.
+    header: bool,
+    /// Its whole frames, in order, with their entries.
+    pub(super) frames: Vec<(Head, Vec<Bytes>)>,
+    /// Bytes up to the end of the last of them.
+    pub(super) end: u32,
+    /// From `end` on there is nothing but zeros.
+    void: bool,
+    /// A head at `end`, of a frame that is not whole.
+    torn: bool,
+    /// The place of a head behind `end`.
+    beyond: Option<u32>,
+}
+
+impl Scan {
+    /// Finds the frames of a segment.
+    pub(super) fn of(peek: &Peek, bytes: &Bytes, id: LogId) -> Scan {
+        let segment = peek.segment;
+        let (mut frames, mut end, mut torn) = (Vec::new(), HEADER_BYTES, false);
+        let mut closed = false;
+        while !closed && let Ok(head) = Head::decode(bytes, end as usize, id, Place { segment, offset: end }) {
+            let Some(entries) = whole(&head, bytes) else {
+                torn = true;
+                break;
+            };
+            (end, closed) = (head.next_offset(), head.last);
+            frames.push((head, entries));
+        }
+        let rest = bytes.get(end as usize..).unwrap_or_default();
+        let void = rest.iter().all(|byte| *byte == 0);
+        let behind = end as usize + usize::from(torn);
+        let beyond = if void { None } else { find_head(bytes, behind, id, segment) };
+        Scan { segment, header: peek.header, frames, end, void, torn, beyond: beyond.map(|head| head.place.offset) }
+    }
+
+    fn closed(&self) -> bool {
+        self.frames.last().is_some_and(|(head, _)| head.last)
+    }
+}
+
+/// The entries of a frame whose body is there, and checks.
+fn whole(head: &Head, bytes: &Bytes) -> Option<Vec<Bytes>> {
+    let from = (head.place.offset + HEAD_BYTES) as usize;
+    let to = from.checked_add(head.body_bytes() as usize).filter(|to| *to <= bytes.len())?;
+    head.entries(bytes.slice(from..to)).ok()
+}
+
+/// How a log ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    /// The head of its last frame.
+    pub(super) last: Head,
+    /// What stands behind that frame is not zeros, and is to be cut off.
+    pub(super) cut: bool,
+    /// What there is of the segment that follows.
+    pub(super) next: Next,
+}
+
+/// The segment behind the one in which a log ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// There is none.
+    None,
+    /// It is there, but nothing says that its preparation was completed.
+    Unready,
+    /// It takes the next frame.
+    Ready {
+        /// Of a first frame only a part was written, which is to be cut off.
+        cut: bool,
+    },
+}
+
+/// Decides where the log ends, from its segments of which not all is applied, in order. What is behind the end goes;
+/// where that may not be, the log is damaged.
+pub(super) fn judge(scans: &[Scan], applied: Seq) -> Result<End, OpenFault> {
+    let with_frames = scans.iter().rposition(|scan| !scan.frames.is_empty());
+    let (whole, behind) = scans.split_at(with_frames.map_or(0, |at| at + 1));
+    let Some((tail, before)) = whole.split_last() else {
+        return Err(damaged("its log has no whole frame"));
+    };
+    for scan in before {
+        if !scan.closed() {
+            return Err(acknowledged(scan, format_args!("segment {} follows", file_name(scan.segment + 1))));
+        }
+    }
+    if let (false, Some(offset)) = (tail.closed(), tail.beyond) {
+        return Err(acknowledged(tail, format_args!("the frame at byte {offset} is there")));
+    }
+    for scan in behind {
+        if let Some(offset) = scan.beyond {
+            return Err(acknowledged(scan, format_args!("the frame at byte {offset} is there")));
+        }
+        if scan.torn && !tail.closed() {
+            return Err(acknowledged(tail, format_args!("segment {} was begun", file_name(scan.segment))));
+        }
+    }
+    let next_name = file_name(tail.segment + 1);
+    let next = match behind {
+        [] if !tail.closed() => Next::None,
+        [_] if !tail.closed() => Next::Unready,
+        [next] if next.header => Next::Ready { cut: !next.void },
+        [] | [_] => return Err(damaged(format_args!("segment {next_name} of its log is missing, or has no header"))),
+        [..] => return Err(damaged(format_args!("segment {next_name} of its log has no frames, and is not the last"))),
+    };
+    if let Some(scan) = whole.iter().find(|scan| !scan.header) {
+        return Err(damaged(format_args!("segment {} of its log has no readable header", file_name(scan.segment))));
+    }
+    let last = chained(whole)?;
+    if last.end() < applied {
+        return Err(damaged(format_args!("its log ends with entry {}, although {applied} is applied", last.end())));
+    }
+    Ok(End { last, cut: !tail.closed() && !tail.void, next })
+}
+
+/// Checks that each frame goes on where the one before it ended; returns the last.
+fn chained(scans: &[Scan]) -> Result<Head, OpenFault> {
+    let mut heads = scans.iter().flat_map(|scan| &scan.frames).map(|(head, _)| *head);
+    let mut last = heads.next().ok_or_else(|| damaged("its log has no whole frame"))?;
+    for head in heads {
+        let fits = head.after == last.end()
+            && head.bytes_before == last.bytes_after()
+            && head.apply_to >= last.apply_to
+            && head.apply_to <= head.end();
+        if !fits {
+            return Err(damaged(format_args!(
+                "the frame at byte {} of segment {} begins after entry {}, the one before it ends with {}",
+                head.place.offset,
+                file_name(head.place.segment),
+                head.after,
+                last.end()
+            )));
+        }
+        last = head;
+    }
+    Ok(last)
+}
+
+/// Acknowledged entries are not there.
+fn acknowledged(scan: &Scan, because: impl std::fmt::Display) -> OpenFault {
+    damaged(format_args!(
+        "segment {} of its log is damaged at byte {}, behind entry {}: what stood there was durable, for {because}",
+        file_name(scan.segment),
+        scan.end,
+        scan.frames.last().map_or_else(|| "(none)".to_owned(), |(head, _)| head.end().to_string())
+    ))
+}
+
+fn damaged(what: impl std::fmt::Display) -> OpenFault {
+    OpenFault::Damaged(what.to_string())
+}
