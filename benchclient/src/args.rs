@@ -215,7 +215,13 @@ pub(crate) struct LoadArgs {
     pub(crate) preload: bool,
 
     /// Which node is asked
-    #[arg(long, value_name = "NAME", requires = "workload", default_value = "any", help_heading = "Where and how well")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "workload",
+        default_value = "any",
+        help_heading = "Where and how well"
+    )]
     pub(crate) route: RouteArg,
 
     /// Compare what is read with what was acknowledged, and read everything back at the end

@@ -200,7 +200,9 @@ mod tests {
 
     #[test]
     fn cluster_that_makes_no_sense_is_refused() {
-        for text in ["", "[]", "{}", &VIEW.replace("\"index\":1", "\"index\":2"), r#"{"hash_function":"fnv1a","shards":[]}"#] {
+        for text in
+            ["", "[]", "{}", &VIEW.replace("\"index\":1", "\"index\":2"), r#"{"hash_function":"fnv1a","shards":[]}"#]
+        {
             assert!(Cluster::parse(text.as_bytes()).is_err(), "{text}");
         }
     }

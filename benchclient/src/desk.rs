@@ -170,7 +170,9 @@ impl Desk {
         if flight.op == Op::Set && applied == Applied::Yes && self.plan.keep == Keep::Acknowledged {
             self.kept.push(flight.key);
         }
-        if let (Check::Ledger(ledger), Mark::Write(began), Some(index)) = (&self.plan.check, flight.mark, index(flight.key)) {
+        if let (Check::Ledger(ledger), Mark::Write(began), Some(index)) =
+            (&self.plan.check, flight.mark, index(flight.key))
+        {
             match applied {
                 Applied::Yes => locked(ledger).acknowledged(index, began),
                 Applied::No => locked(ledger).refused(index, began),
@@ -207,7 +209,10 @@ impl Desk {
     fn judge_only(&self, flight: &Flight, value: Option<&[u8]>) -> Result<(), Failure> {
         let keys = &self.plan.keys;
         let Some(value) = value else {
-            return Err(Failure::new("missing", format!("{} was acknowledged, and is not there", keys.key(flight.key))));
+            return Err(Failure::new(
+                "missing",
+                format!("{} was acknowledged, and is not there", keys.key(flight.key)),
+            ));
         };
         if keys.is_value(flight.key, ONLY, value) {
             return Ok(());

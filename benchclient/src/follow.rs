@@ -71,7 +71,9 @@ async fn ask_anybody(target: &Place, known: Option<&Cluster>) -> Option<Cluster>
     }
     for node in known.map(|known| known.nodes.as_slice()).unwrap_or_default() {
         let Ok(address) = node.address.parse() else { continue };
-        if address != target.address && let Ok(cluster) = ask::cluster(address, &node.address).await {
+        if address != target.address
+            && let Ok(cluster) = ask::cluster(address, &node.address).await
+        {
             return Some(cluster);
         }
     }

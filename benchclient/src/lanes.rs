@@ -33,8 +33,13 @@ pub(crate) struct Lanes {
 impl Lanes {
     /// Not connected yet.
     pub(crate) fn new(plan: &Plan) -> Lanes {
-        let mut lanes =
-            Lanes { lanes: Vec::new(), forms: plan.forms.clone(), route: plan.route, cluster: None, by_shard: Vec::new() };
+        let mut lanes = Lanes {
+            lanes: Vec::new(),
+            forms: plan.forms.clone(),
+            route: plan.route,
+            cluster: None,
+            by_shard: Vec::new(),
+        };
         lanes.lane_to(plan.target.clone());
         lanes.learn(plan.cluster.borrow().clone());
         lanes
@@ -87,9 +92,10 @@ impl Lanes {
         if let (Some(cluster), Route::Direct) = (&cluster, self.route) {
             for shard in &cluster.shards {
                 // Without a leader that can be understood, the node that was named is asked; it knows what to answer.
-                let place = shard.leader.as_ref().and_then(|host| {
-                    Some(Place { address: host.parse().ok()?, host: Arc::clone(host) })
-                });
+                let place = shard
+                    .leader
+                    .as_ref()
+                    .and_then(|host| Some(Place { address: host.parse().ok()?, host: Arc::clone(host) }));
                 let lane = place.map_or(0, |place| self.lane_to(place));
                 self.by_shard.push(lane);
             }

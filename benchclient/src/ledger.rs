@@ -228,7 +228,10 @@ mod tests {
         let other = ledger.begin_write(0);
         ledger.acknowledged(0, other);
         ledger.acknowledged(0, one);
-        assert_eq!((ledger.check_last(0, Found::Ours(one)), ledger.check_last(0, Found::Ours(other))), (Ok(()), Ok(())));
+        assert_eq!(
+            (ledger.check_last(0, Found::Ours(one)), ledger.check_last(0, Found::Ours(other))),
+            (Ok(()), Ok(()))
+        );
         let last = ledger.begin_write(0);
         ledger.acknowledged(0, last);
         assert_eq!(ledger.check_last(0, Found::Ours(one)), Err(Violation::Stale));

@@ -86,9 +86,12 @@ mod tests {
         let mut live = Live { label: "preload".into(), total: Some(1000), done: 0, terminal: false };
         let lines: Vec<String> =
             std::iter::from_fn(|| seconds.try_recv().ok()).map(|second| live.line(&second, window)).collect();
-        assert_eq!(lines, [
-            "warm-up     1 s          1/s  set p50 0.290 p99 0.290 max 0.290 ms  1/1,000",
-            "preload     2 s          1/s  set p50 0.290 p99 0.290 max 0.290 ms  1 failed  3/1,000",
-        ]);
+        assert_eq!(
+            lines,
+            [
+                "warm-up     1 s          1/s  set p50 0.290 p99 0.290 max 0.290 ms  1/1,000",
+                "preload     2 s          1/s  set p50 0.290 p99 0.290 max 0.290 ms  1 failed  3/1,000",
+            ]
+        );
     }
 }

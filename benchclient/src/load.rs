@@ -96,7 +96,8 @@ pub(crate) async fn run(
     let (seconds_in, mut seconds_out) = mpsc::unbounded_channel();
     let (ready_in, mut ready_out) = mpsc::unbounded_channel();
     let (window_in, window_out) = watch::channel(None);
-    let start = Start { plan: Arc::clone(&plan), clock, ready: ready_in, window: window_out, seconds: seconds_in, interrupt };
+    let start =
+        Start { plan: Arc::clone(&plan), clock, ready: ready_in, window: window_out, seconds: seconds_in, interrupt };
     let handles: Vec<_> = (0..threads)
         .map(|thread| {
             let start = start.clone();
@@ -233,9 +234,10 @@ async fn load(workers: Vec<Worker>, start: &Start, window: Window, thread: u64, 
         let _ = pacing.await;
     }
     let ended = clock.now();
-    let tallies = recorders.into_iter().filter_map(Arc::into_inner).map(|recorder| {
-        recorder.into_inner().unwrap_or_else(PoisonError::into_inner).finish(ended)
-    });
+    let tallies = recorders
+        .into_iter()
+        .filter_map(Arc::into_inner)
+        .map(|recorder| recorder.into_inner().unwrap_or_else(PoisonError::into_inner).finish(ended));
     ThreadDone {
         ended,
         tallies: tallies.collect(),

@@ -14,8 +14,8 @@ use crate::usage::Usage;
 
 /// Parts of all requests for which the spectrum holds a latency: finer towards the slow end, where it matters.
 const SPECTRUM: [f64; 21] = [
-    0.0, 0.1, 0.25, 0.5, 0.625, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.98, 0.99, 0.995, 0.9975, 0.999, 0.9995, 0.9999,
-    0.99999, 1.0,
+    0.0, 0.1, 0.25, 0.5, 0.625, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.98, 0.99, 0.995, 0.9975, 0.999, 0.9995,
+    0.9999, 0.99999, 1.0,
 ];
 
 /// A round, without warnings yet. `shards` are the names by index.
@@ -39,7 +39,11 @@ pub(crate) fn round(outcome: &Outcome, ops: &[Op], shards: &[String], interrupte
         unsent: outcome.unsent,
         generator: generator(&outcome.usage, &total),
         server_cpu_us: None,
-        seconds: outcome.seconds.iter().map(|second| second_result(second, ops, outcome.window, outcome.ended)).collect(),
+        seconds: outcome
+            .seconds
+            .iter()
+            .map(|second| second_result(second, ops, outcome.window, outcome.ended))
+            .collect(),
         warnings: Vec::new(),
     }
 }

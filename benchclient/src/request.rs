@@ -152,7 +152,9 @@ mod tests {
 
     #[test]
     fn forms_that_are_none_are_refused() {
-        for text in ["", "GET", "GET /x", "/x/{key}", "get /{key}", "GET {key}", "GET /{key}/{key}", "GET /a b{key}\r\n"] {
+        for text in
+            ["", "GET", "GET /x", "/x/{key}", "get /{key}", "GET {key}", "GET /{key}/{key}", "GET /a b{key}\r\n"]
+        {
             assert!(text.parse::<Form>().is_err(), "{text}");
         }
     }

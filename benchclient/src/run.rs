@@ -76,9 +76,8 @@ pub(crate) async fn run(args: LoadArgs) -> ExitCode {
 impl Run {
     async fn new(session: Session, workload: Workload) -> Run {
         let args = &session.args;
-        let ledger = args.verify.then(|| {
-            Arc::new(Mutex::new(Ledger::new(usize::try_from(args.keys).unwrap_or(usize::MAX))))
-        });
+        let ledger =
+            args.verify.then(|| Arc::new(Mutex::new(Ledger::new(usize::try_from(args.keys).unwrap_or(usize::MAX)))));
         let check = ledger.as_ref().map_or(Check::No, |ledger| Check::Ledger(Arc::clone(ledger)));
         let popularity = args.key_dist.unwrap_or(workload.popularity());
         let chooser = Chooser::new(args.keys, workload.reads_percent(), popularity, Arc::default());
@@ -148,9 +147,12 @@ impl Run {
             if left.is_empty() && done >= source.1 || self.session.interrupted() {
                 return None;
             }
-            let why = outcome.total().failures_by_code().into_iter().next().map(|((_, code), failures)| {
-                format!("{code}, {}", failures.first)
-            });
+            let why = outcome
+                .total()
+                .failures_by_code()
+                .into_iter()
+                .next()
+                .map(|((_, code), failures)| format!("{code}, {}", failures.first));
             if pass == BULK_PASSES || outcome.gave_up > 0 {
                 let left = u64::try_from(left.len()).unwrap_or(0).max(source.1.saturating_sub(done));
                 return Some((left, why.unwrap_or_default()));

@@ -15,8 +15,8 @@ use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::follow::Map;
 use crate::keyspace::Keyspace;
-use crate::load::{self, Outcome};
 use crate::live::Live;
+use crate::load::{self, Outcome};
 use crate::plan::{Check, Extent, Keep, Pace, Place, Plan, Route, Source};
 use crate::request::Forms;
 use crate::signals::Signals;
@@ -169,9 +169,9 @@ async fn find(args: &LoadArgs) -> Result<(Place, Map), String> {
 }
 
 async fn resolve(target: &Target) -> Result<Place, String> {
-    let mut found = tokio::net::lookup_host(target.authority())
-        .await
-        .map_err(|error| format!("{} is not known: {error}\nhint: name a node with --addr HOST:PORT", target.authority()))?;
+    let mut found = tokio::net::lookup_host(target.authority()).await.map_err(|error| {
+        format!("{} is not known: {error}\nhint: name a node with --addr HOST:PORT", target.authority())
+    })?;
     let address = found.next().ok_or_else(|| format!("{} has no address", target.authority()))?;
     Ok(Place { address, host: target.authority().into() })
 }

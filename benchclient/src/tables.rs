@@ -52,7 +52,9 @@ pub(crate) fn header(server: &Server, settings: &Settings, key_prefix: &str) -> 
         settings.route
     ));
     text.push_str(&match (settings.duration_s, settings.requests) {
-        (Some(seconds), _) => format!("measured    {seconds} s, after a warm-up of {} s, which is left out\n", settings.warmup_s),
+        (Some(seconds), _) => {
+            format!("measured    {seconds} s, after a warm-up of {} s, which is left out\n", settings.warmup_s)
+        }
         (None, requests) => format!("measured    {} requests, without a warm-up\n", grouped(requests.unwrap_or(0))),
     });
     text
@@ -133,7 +135,11 @@ fn ways(round: &Round) -> String {
     let mut text = String::new();
     for op in round.ops.keys() {
         let of = |forwarded: bool| -> Vec<&PlaceResult> {
-            round.places.iter().filter(|place| place.op == *op && place.forwarded == forwarded && place.ok > 0).collect()
+            round
+                .places
+                .iter()
+                .filter(|place| place.op == *op && place.forwarded == forwarded && place.ok > 0)
+                .collect()
         };
         let count = |places: &[&PlaceResult]| places.iter().map(|place| place.ok).sum::<u64>();
         let (far, near) = (of(true), of(false));
@@ -175,7 +181,11 @@ fn failures(round: &Round) -> String {
 
 fn generator(round: &Round) -> String {
     let own = round.generator;
-    let mut text = format!("\nbenchclient: {:.1} µs of processor time a request, {:.0} % of one processor", own.cpu_us, own.busy * 100.0);
+    let mut text = format!(
+        "\nbenchclient: {:.1} µs of processor time a request, {:.0} % of one processor",
+        own.cpu_us,
+        own.busy * 100.0
+    );
     if let Some(waited) = own.waited {
         text.push_str(&format!(", waited for one {:.0} % of the time", waited * 100.0));
     }
@@ -184,7 +194,9 @@ fn generator(round: &Round) -> String {
     }
     text.push('\n');
     if let Some(cpu) = round.server_cpu_us {
-        text.push_str(&format!("server: {cpu:.1} µs of processor time a request, all nodes together, by their metrics\n"));
+        text.push_str(&format!(
+            "server: {cpu:.1} µs of processor time a request, all nodes together, by their metrics\n"
+        ));
     }
     text
 }
@@ -209,10 +221,7 @@ pub(crate) fn verify(verify: &Verify) -> String {
         grouped(verify.right)
     );
     if verify.unknown > 0 {
-        text.push_str(&format!(
-            "; {} writes had an unknown outcome, and either is right",
-            grouped(verify.unknown)
-        ));
+        text.push_str(&format!("; {} writes had an unknown outcome, and either is right", grouped(verify.unknown)));
     }
     text.push('\n');
     if verify.unread > 0 {

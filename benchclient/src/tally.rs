@@ -235,7 +235,9 @@ impl Tally {
     pub(crate) fn failures_by_code(&self) -> BTreeMap<(Op, &str), Failures> {
         let mut all: BTreeMap<(Op, &str), Failures> = BTreeMap::new();
         for ((op, _, code), failures) in &self.failures {
-            all.entry((*op, code)).and_modify(|known| known.count += failures.count).or_insert_with(|| failures.clone());
+            all.entry((*op, code))
+                .and_modify(|known| known.count += failures.count)
+                .or_insert_with(|| failures.clone());
         }
         all
     }
@@ -321,7 +323,8 @@ mod tests {
         total.add(&quick);
         total.add(&slow);
         assert_eq!((total.succeeded(), total.failed()), (100, 1));
-        let (Some(response), Some(service)) = (total.op(Op::Set).response.summary(), total.op(Op::Set).service.summary())
+        let (Some(response), Some(service)) =
+            (total.op(Op::Set).response.summary(), total.op(Op::Set).service.summary())
         else {
             panic!("there were successes")
         };

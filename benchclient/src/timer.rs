@@ -60,10 +60,11 @@ mod fine {
         pub(super) async fn sleep(&mut self, time: Duration) -> io::Result<()> {
             let none = Timespec { tv_sec: 0, tv_nsec: 0 };
             let value = Timespec::try_from(time).map_err(|_| io::ErrorKind::InvalidInput)?;
-            timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &Itimerspec {
-                it_interval: none,
-                it_value: value,
-            })?;
+            timerfd_settime(
+                self.0.get_ref(),
+                TimerfdTimerFlags::empty(),
+                &Itimerspec { it_interval: none, it_value: value },
+            )?;
             loop {
                 let mut ready = self.0.readable().await?;
                 let read = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut [0_u8; 8])?));

@@ -15,10 +15,16 @@ const RATE_REACHED: f64 = 0.98;
 
 /// All warnings that apply.
 pub(crate) fn warnings(settings: &Settings, round: &Round) -> Vec<String> {
-    [generator_busy(settings, round), generator_starved(round), own_delay(round), rate_missed(settings, round), absent(round)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        generator_busy(settings, round),
+        generator_starved(round),
+        own_delay(round),
+        rate_missed(settings, round),
+        absent(round),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn generator_busy(settings: &Settings, round: &Round) -> Option<String> {

@@ -83,7 +83,12 @@ impl Worker {
     }
 
     /// Works until there are no turns left.
-    pub(crate) async fn work(mut self, recorder: Arc<Mutex<Recorder>>, window: Window, pacer: Option<Arc<Pacer>>) -> Done {
+    pub(crate) async fn work(
+        mut self,
+        recorder: Arc<Mutex<Recorder>>,
+        window: Window,
+        pacer: Option<Arc<Pacer>>,
+    ) -> Done {
         let mut desk = Desk::new(Arc::clone(&self.plan), recorder, self.number);
         let mut deadline = Deadline::new(self.plan.timeout);
         let mut failing = Failing::default();
@@ -178,7 +183,8 @@ impl Worker {
         })
         .await;
         for lane in self.lanes.busy() {
-            let (failure, now) = (Failure::new("timeout", format!("no answer within {:?}", self.plan.timeout)), clock.now());
+            let (failure, now) =
+                (Failure::new("timeout", format!("no answer within {:?}", self.plan.timeout)), clock.now());
             lane.link.abandon().for_each(|flight| desk.fail(flight, failure.clone(), now));
         }
         desk.all_failed()

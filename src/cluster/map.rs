@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
@@ -183,13 +184,13 @@ impl ClusterMap {
     /// The leave to take writes in this epoch; none when something speaks against it. It ends with the first change that is
     /// learnt of, whatever it is: who goes on leading takes another.
     #[must_use]
-    pub fn mandate(&self, shard: &Shard, me: &NodeName, epoch: &Epoch) -> Option<Mandate> {
+    pub fn mandate(&self, shard: &Shard, me: &NodeName, epoch: &Epoch, now: Instant) -> Option<Mandate> {
         let mut standings = self.standings.write();
         let standing = standings.get_mut(shard.index.0 as usize)?;
         if part(shard, me, &standing.ballot) != Part::Lead(epoch.clone()) {
             return None;
         }
-        let mandate = Mandate::default();
+        let mandate = Mandate::new(now);
         if let Some(former) = standing.mandate.replace(mandate.clone()) {
             former.end();
         }
@@ -299,6 +300,7 @@ fn decode(bytes: Bytes) -> Result<Vec<(ShardIndex, Ballot)>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::placement::{HashFunction, Placement};
 
     const SHARD: ShardIndex = ShardIndex(0);
@@ -327,7 +329,7 @@ mod tests {
     }
 
     fn mandate(map: &ClusterMap, epoch: &Epoch) -> Option<Mandate> {
-        map.mandate(&map.topology().shards[0], &epoch.leader, epoch)
+        map.mandate(&map.topology().shards[0], &epoch.leader, epoch, Clock::manual().now())
     }
 
     #[test]

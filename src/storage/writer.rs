@@ -27,10 +27,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
 use tracing::error;
 
 pub use item::{Facts, Item, Mode, Refusal, Upkeep, UpkeepSource, Written};
-pub use mandate::Mandate;
+pub use mandate::{Leave, Mandate, STALE_AFTER};
 pub use queue::{Handle, spawn};
 
 use super::{Batch, Engine, Error, LogEntry, State};
@@ -40,6 +41,10 @@ use crate::types::{Change, Entry, Epoch, History, Incarnation, Key, Mutation, Se
 
 /// How long a batch waits for room in the engine before it is refused.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether a leave is still stale, and how many: twenty seconds.
+const SETTLE_PAUSE: Duration = Duration::from_millis(5);
+const SETTLE_LOOKS_MAX: usize = 4000;
 
 /// What the writer shows to readers: only what is durable (rule 8).
 #[derive(Debug)]
@@ -255,17 +260,23 @@ impl Writer {
 
     /// Gives seq to a write, or says why not. All conditions of a write are decided here, in the order of the queue.
     fn try_write(&mut self, plan: &mut Plan, mutation: Mutation, deadline: Instant) -> Result<Written, Refusal> {
+        let now = self.clock.now();
         let (epoch, incarnation) = match &self.mode {
-            Mode::Leading { epoch, incarnation, mandate } if mandate.holds() => {
-                plan.mandate.get_or_insert_with(|| mandate.clone());
-                (epoch.clone(), *incarnation)
-            }
-            Mode::Leading { .. } => return Err(Refusal::Closed("another node leads the shard, or is about to".into())),
+            Mode::Leading { epoch, incarnation, mandate } => match mandate.leave(now) {
+                Leave::Good => {
+                    plan.mandate.get_or_insert_with(|| mandate.clone());
+                    (epoch.clone(), *incarnation)
+                }
+                Leave::Stale => return Err(Refusal::Held),
+                Leave::Ended => {
+                    return Err(Refusal::Closed("another node leads the shard, or is about to".into()));
+                }
+            },
             Mode::Holding => return Err(Refusal::Held),
             Mode::Closed(reason) => return Err(Refusal::Closed(reason.clone())),
             Mode::Following => return Err(Refusal::Closed("this node is a replica of the shard".into())),
         };
-        if self.clock.now() >= deadline {
+        if now >= deadline {
             return Err(Refusal::DeadlinePassed);
         }
         self.check_room(plan)?;
@@ -367,13 +378,17 @@ impl Writer {
     /// a push to the worker's own queue; from this thread it is a lock each, and often a system call.
     fn answer(&self, waiting: Vec<Waiting>, result: Result<(), Error>, mandate: Option<Mandate>) {
         let is_alone = waiting.len() < 2;
-        let answer_all = move || {
-            let is_fenced = mandate.is_some_and(|mandate| !mandate.holds());
+        let clock = self.clock.clone();
+        let leave = move || mandate.as_ref().map_or(Leave::Good, |mandate| mandate.leave(clock.now()));
+        let answer_all = move |leave: Leave| {
+            let is_fenced = leave != Leave::Good;
             waiting.into_iter().for_each(|waiting| waiting.answer(&result, is_fenced));
         };
         match &self.runtime {
-            Some(runtime) if !is_alone => drop(runtime.spawn(async move { answer_all() })),
-            _ => answer_all(),
+            Some(runtime) if !is_alone || leave() == Leave::Stale => {
+                drop(runtime.spawn(async move { answer_all(settled(leave).await) }));
+            }
+            _ => answer_all(leave()),
         }
     }
 
@@ -434,6 +449,18 @@ impl Writer {
         self.published.end.send_replace(self.history.end());
         Ok(())
     }
+}
+
+/// What a leave comes to, once it is not stale: that is looked into at once. At most [`SETTLE_LOOKS_MAX`] looks, after which
+/// it counts as ended: nobody may be left waiting for an answer.
+async fn settled(leave: impl Fn() -> Leave) -> Leave {
+    for _ in 0..SETTLE_LOOKS_MAX {
+        match leave() {
+            Leave::Stale => sleep(SETTLE_PAUSE).await,
+            settled => return settled,
+        }
+    }
+    Leave::Ended
 }
 
 fn plan_facts(batch: &mut Batch, facts: Facts) {

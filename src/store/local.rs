@@ -10,7 +10,8 @@ use crate::storage::writer::Refusal;
 use crate::storage::{self, Role};
 use crate::types::{Change, Key, Mutation, Space};
 
-/// Changes of hands that one request waits for; there is one, or a few that were broken off. Beyond it, it is refused.
+/// How often one request waits until it is known who leads: once, or a few times when a change of hands is broken off.
+/// Beyond it, it is refused.
 const LOOKS_MAX: usize = 32;
 
 /// Serves a read or a write. A write returns when it is durable, or when its time is over.
@@ -25,10 +26,10 @@ pub(super) async fn execute(pair: &Pair, place: &Arc<Place>, clock: &Clock, call
     result
 }
 
-/// While a shard changes hands, what was not done waits, and is looked at again.
+/// While it is not known who leads, what was not done waits, and is looked at again.
 async fn is_worth_another_look(pair: &Pair, clock: &Clock, call: &Call) -> bool {
     let left = call.deadline.saturating_duration_since(clock.now());
-    !left.is_zero() && (pair.wait_for_change_of_hands(left).await || pair.is_leading())
+    !left.is_zero() && (pair.wait_until_settled(left).await || pair.is_leading())
 }
 
 async fn execute_once(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {

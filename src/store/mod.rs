@@ -166,7 +166,7 @@ impl Store {
             me: &self.me,
             leader: self.map.leader_of(shard),
             copies: &shard.copies,
-            leads_here: pair.is_some_and(|pair| pair.is_leading()),
+            leads_here: pair.is_some_and(|pair| pair.leads()),
             serves_any_here: pair.is_some_and(|pair| pair.serves_any()),
         }
     }

@@ -115,7 +115,7 @@ impl Store {
         self.rendered(envelope, pair, result)
     }
 
-    /// A read that waits for nobody; none when it has to wait, for the shard is changing hands.
+    /// A read that waits for nobody; none when it has to wait until it is known who leads.
     fn serve_read(&self, envelope: &Envelope, key: &Key, consistency: Consistency, began: Instant) -> Option<Forward> {
         let pair = match self.owned(envelope, key) {
             Ok(pair) => pair,
@@ -125,7 +125,7 @@ impl Store {
             return Some(Forward::Moved(epoch));
         }
         let result = local::read(pair, &self.place_of(&pair.me), &self.clock, key, consistency);
-        if result.as_ref().is_err_and(Error::was_not_led) && pair.is_changing_hands() {
+        if result.as_ref().is_err_and(Error::was_not_led) && pair.is_unsettled() {
             return None;
         }
         self.log_forwarded(envelope, &pair.shard.name, &result, began);

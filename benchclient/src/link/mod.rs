@@ -96,7 +96,9 @@ impl<F> Link<F> {
         let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Failure::unsent("connect", error.to_string())),
-            Err(_) => return Err(Failure::unsent("connect-timeout", format!("no connection within {CONNECT_TIMEOUT:?}"))),
+            Err(_) => {
+                return Err(Failure::unsent("connect-timeout", format!("no connection within {CONNECT_TIMEOUT:?}")));
+            }
         };
         // Without it a burst whose end does not fill a packet would wait for the other side's acknowledgement.
         stream.set_nodelay(true).map_err(|error| Failure::unsent("connect", error.to_string()))?;

@@ -20,7 +20,7 @@ use crate::cluster::{Part, exchange};
 use crate::config::{Node, StartAlone};
 use crate::peer::CallError;
 use crate::storage::Role;
-use crate::storage::writer::{Facts, Mode, Refusal};
+use crate::storage::writer::{Facts, Leave, Mode, Refusal, STALE_AFTER};
 use crate::types::{ClusterUid, Epoch, NodeName, ShardUid};
 
 /// How long an opening leader waits for its copies (rule 13).
@@ -33,6 +33,9 @@ const QUESTION_PAUSE: Duration = Duration::from_millis(50);
 const HALTED_PAUSE: Duration = Duration::from_secs(1);
 /// A leader that finds its shard promised to another asks again in so long.
 const PROMISED_PAUSE: Duration = Duration::from_millis(200);
+/// A leader's leave to take writes is renewed so often.
+const RENEW_PAUSE: Duration = Duration::from_millis(100);
+const _: () = assert!(RENEW_PAUSE.as_millis() * 5 < STALE_AFTER.as_millis(), "a busy machine is no reason to ask");
 /// Between two looks at whether the cluster's uid is known and written down.
 const CLUSTER_UID_PAUSE: Duration = Duration::from_millis(100);
 
@@ -78,7 +81,11 @@ impl Pair {
                     if !self.begin_to_lead(epoch, &silent).await {
                         return; // the store has failed, or another leads
                     }
-                    if !self.reign(&part).await {
+                    let goes_on = tokio::select! {
+                        goes_on = self.reign(&part) => goes_on,
+                        () = self.keep_mandate(epoch) => false,
+                    };
+                    if !goes_on {
                         return;
                     }
                 }
@@ -107,6 +114,33 @@ impl Pair {
         }
         self.switchovers.refuse(&format!("node {} does not lead shard {} any more", self.me.name, self.shard.name));
         false
+    }
+
+    /// Renews this leader's leave to take writes, for as long as it leads. When the process stood still for so long that others
+    /// may have taken it for gone, it asks first, as at a start (rule 18); what came to it meanwhile waits for that.
+    async fn keep_mandate(&self, epoch: &Epoch) {
+        let mandate = self.duty.read().mandate.clone();
+        let Some(mandate) = mandate else { return std::future::pending().await };
+        loop {
+            sleep(RENEW_PAUSE).await;
+            if mandate.leave(self.around.clock.now()) == Leave::Stale {
+                warn!(shard = self.shard.name, "this process stood still: asking whether another leads by now");
+                self.ask_again(epoch).await;
+            }
+            mandate.renew(self.around.clock.now());
+        }
+    }
+
+    /// Asks all nodes until nothing speaks against leading. What is established elsewhere ends this leader's leave by itself.
+    async fn ask_again(&self, epoch: &Epoch) {
+        let nodes = self.around.map.topology().nodes().count();
+        loop {
+            match opening::count(&self.ask_nodes(epoch).await, nodes) {
+                Count::Majority => return,
+                Count::Minority { .. } if self.around.settings.start_alone == StartAlone::Lead => return,
+                Count::Minority { .. } | Count::Promised { .. } => sleep(PROMISED_PAUSE).await,
+            }
+        }
     }
 
     /// Finds out whether this node may lead: nothing higher is known to a majority of all nodes (rule 18), and no copy holds
@@ -260,7 +294,10 @@ impl Pair {
         };
         let leading = async {
             self.keeper.establish(self.shard.index, epoch).await?;
-            let Some(mandate) = self.around.map.mandate(&self.shard, &self.me.name, epoch) else { return Ok(false) };
+            let Some(mandate) = self.around.map.mandate(&self.shard, &self.me.name, epoch, self.around.clock.now())
+            else {
+                return Ok(false);
+            };
             let mode = Mode::Leading { epoch: epoch.clone(), incarnation: self.incarnation, mandate: mandate.clone() };
             self.writer.set_mode(mode, facts).await?;
             self.enter_duty_with(Duty::Leading, Some(mandate));

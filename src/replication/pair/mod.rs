@@ -41,7 +41,7 @@ use crate::config::{Node, Settings, Shard};
 use crate::metrics::{self, Metrics};
 use crate::peer::{Local, Pool};
 use crate::random::Random;
-use crate::storage::writer::{Handle, Mandate, Upkeep};
+use crate::storage::writer::{Handle, Leave, Mandate, Upkeep};
 use crate::storage::{Engine, Files, State};
 use crate::types::{Epoch, Incarnation, NodeName, Seq, ShardUid};
 
@@ -225,8 +225,21 @@ impl Pair {
     /// Whether it takes writes and answers for the shard.
     #[must_use]
     pub fn is_leading(&self) -> bool {
+        self.leave() == Some(Leave::Good)
+    }
+
+    /// Whether it leads as far as is known, be it that this has to be found out again first.
+    #[must_use]
+    pub fn leads(&self) -> bool {
         let held = self.duty.read();
         held.duty == Duty::Leading && held.mandate.as_ref().is_some_and(Mandate::holds)
+    }
+
+    /// What a leader's leave to take writes is worth now; none when it does not lead.
+    fn leave(&self) -> Option<Leave> {
+        let held = self.duty.read();
+        let mandate = held.mandate.as_ref().filter(|_| held.duty == Duty::Leading)?;
+        Some(mandate.leave(self.around.clock.now()))
     }
 
     /// What this node knows of who leads the shard.

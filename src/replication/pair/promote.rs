@@ -20,10 +20,13 @@ use super::{Pair, Surroundings, inspect};
 use crate::cluster::canvass::{self, Answer};
 use crate::cluster::exchange;
 use crate::config::{Node, Shard};
+use crate::storage::writer::STALE_AFTER;
 use crate::types::{Epoch, NodeName, Seq, ShardIndex};
 
 /// A node that has not said in so long what it knows is silent. What stands still longer than this is taken for gone.
 pub const SURVEY_WAIT: Duration = Duration::from_millis(1500);
+const _: () =
+    assert!(SURVEY_WAIT.as_millis() > STALE_AFTER.as_millis(), "a leader that is taken for gone finds out itself");
 /// A node that answered the survey, and has not promised in so long, has not.
 const PROMISE_WAIT: Duration = Duration::from_secs(1);
 /// The same for one that was silent at the survey: it is asked, and not waited for.

@@ -18,7 +18,7 @@ use tracing::warn;
 use super::{Duty, Follower, Halt, Leader, Pair};
 use crate::cluster::{Aside, Ballot, Part};
 use crate::storage::Role;
-use crate::storage::writer::{Facts, Mode};
+use crate::storage::writer::{Facts, Leave, Mode};
 use crate::types::Epoch;
 
 /// A leader that has handed its shard over asks the new one again in so long, until that has confirmed it.
@@ -148,19 +148,29 @@ impl Pair {
         ChangingHands(self)
     }
 
-    /// Whether the shard is changing hands.
+    /// Whether it will be known in a moment who leads: the shard is changing hands, or this process stood still and asks.
     #[must_use]
-    pub fn is_changing_hands(&self) -> bool {
-        *self.changing_hands.borrow() > 0
+    pub fn is_unsettled(&self) -> bool {
+        *self.changing_hands.borrow() > 0 || self.leave() == Some(Leave::Stale)
     }
 
-    /// Waits for the end of a change of hands, at most so long; true when one was under way and is over.
-    pub async fn wait_for_change_of_hands(&self, at_most: Duration) -> bool {
-        if !self.is_changing_hands() {
+    /// Waits until that is known, at most so long; false when it was, or is not in time.
+    pub async fn wait_until_settled(&self, at_most: Duration) -> bool {
+        /// Between two looks at a leave that is stale.
+        const LOOK_PAUSE: Duration = Duration::from_millis(5);
+        if !self.is_unsettled() {
             return false;
         }
         let mut changing = self.changing_hands.subscribe();
-        matches!(timeout(at_most, changing.wait_for(|count| *count == 0)).await, Ok(Ok(_)))
+        let settled = async {
+            while self.is_unsettled() {
+                tokio::select! {
+                    _ = changing.changed() => {}
+                    () = sleep(LOOK_PAUSE), if self.leave() == Some(Leave::Stale) => {}
+                }
+            }
+        };
+        timeout(at_most, settled).await.is_ok()
     }
 
     /// Waits until this copy leads in this epoch or a higher one, at most so long.

@@ -120,7 +120,7 @@ impl Pair {
     /// Hands the shard over to another copy. Returns when that leads, or when nothing has changed and will not.
     pub async fn switch_over(&self, to: Node, deadline: Instant) -> Answer {
         let unchanged = |why: String| Err(Refused::Unchanged(why));
-        if !self.is_leading() {
+        if !self.leads() {
             return unchanged(format!("node {} does not lead shard {} now", self.me.name, self.shard.name));
         }
         let (reply, answer) = oneshot::channel();
@@ -128,7 +128,7 @@ impl Pair {
             return unchanged(format!("shard {} is being handed over already", self.shard.name));
         }
         self.switchovers.arrived.notify_one();
-        if !self.is_leading() {
+        if !self.leads() {
             self.switchovers.refuse(&format!("node {} does not lead shard {} any more", self.me.name, self.shard.name));
         }
         answer.await.unwrap_or_else(|_| Err(Refused::Failed("the node is stopping".into())))
@@ -191,7 +191,7 @@ impl Pair {
             if lacks.is_some_and(|lacks| lacks <= entries) {
                 return Ok(());
             }
-            if !self.is_leading() {
+            if !self.leads() {
                 return Err(Refused::Unchanged("another takes the shard over at this moment".into()));
             }
             if self.around.clock.now() >= deadline {
@@ -224,11 +224,11 @@ impl Pair {
         // All that was given a seq is durable, and nothing more is given one.
         let end = self.writer.published().end();
         let has_all = timeout(HOLD_MAX.min(deadline.saturating_duration_since(began)), async {
-            while self.is_leading() && self.lacking(to) != Some(0) {
+            while self.leads() && self.lacking(to) != Some(0) {
                 sleep(LOOK_PAUSE).await;
             }
         });
-        if has_all.await.is_err() {
+        if has_all.await.is_err() || self.lacking(to) != Some(0) {
             self.lift(epoch).await.map_err(failed)?;
             return Err(Broken::Slow);
         }

@@ -36,8 +36,9 @@ pub enum Refusal {
     /// The copy takes no writes now.
     #[error("{0}")]
     Closed(String),
-    /// Writes are held back for a moment: it may be given to the writer again, or to another node.
-    #[error("the shard is being handed over")]
+    /// Writes are held back for a moment, for the shard is being handed over, or this process stood still and asks whether it
+    /// leads: it may be given to the writer again, or to another node.
+    #[error("it is being found out who leads the shard")]
     Held,
     /// It got a seq, and before its client could be answered another node was found to lead, or to be about to: it may last,
     /// or be lost (rule 17).

@@ -46,11 +46,7 @@ fn answers_behind_one_another_are_told_apart_whatever_the_pieces() {
                 HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
     assert_eq!(
         in_every_step(text),
-        [
-            (200, b"hello".to_vec(), true, false),
-            (204, Vec::new(), false, false),
-            (404, Vec::new(), false, false)
-        ]
+        [(200, b"hello".to_vec(), true, false), (204, Vec::new(), false, false), (404, Vec::new(), false, false)]
     );
 }
 
