@@ -39,6 +39,7 @@ mod restart;
 mod size;
 mod snapshots;
 mod status;
+mod stopped_leader;
 mod stopping;
 mod storm;
 mod strangers;
