@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from .figures import Spread
 
-WIDTH, LEFT, RIGHT, TOP = 760, 78, 128, 52
+WIDTH, LEFT, TOP = 760, 78, 52
 PLOT_HEIGHT = 270
 BAR = 26  # a bar and the room around it
 NAME_HEIGHT = 15  # between the names of two curves
@@ -89,7 +89,8 @@ def curves(title: str, below: str, places: Sequence[str], lines: Sequence[Curve]
     """Values over places on an axis, evenly spaced; the vertical axis begins at zero."""
     most = max((value.most for line in lines for value in line.values if value), default=1.0)
     ticks = _ticks(most)
-    right, bottom = WIDTH - RIGHT, TOP + 12 + PLOT_HEIGHT
+    # Room for the longest name at a curve's end.
+    right, bottom = WIDTH - 20 - 7.8 * max((len(line.name) for line in lines), default=0), TOP + 12 + PLOT_HEIGHT
 
     def x(place: int) -> float:
         return LEFT + 24 + (right - LEFT - 40) * place / max(1, len(places) - 1)
@@ -99,7 +100,7 @@ def curves(title: str, below: str, places: Sequence[str], lines: Sequence[Curve]
 
     body = []
     for tick in ticks:
-        body.append(f'<line class="grid" x1="{LEFT}" y1="{y(tick):.1f}" x2="{right}" y2="{y(tick):.1f}"/>')
+        body.append(f'<line class="grid" x1="{LEFT}" y1="{y(tick):.1f}" x2="{right:.0f}" y2="{y(tick):.1f}"/>')
         body.append(f'<text class="soft" x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
     for place, name in enumerate(places):
         body.append(f'<text class="soft" x="{x(place):.1f}" y="{bottom + 20}" text-anchor="middle">{escape(name)}</text>')

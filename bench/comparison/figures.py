@@ -27,10 +27,6 @@ class Spread(NamedTuple):
         some = sorted(values)
         return cls(statistics.median(some), some[0], some[-1], len(some)) if some else None
 
-    def is_beyond(self, other: Spread) -> int:
-        """1 when all of it is greater than all of the other, -1 when smaller, 0 when they overlap."""
-        return (self.least > other.most) - (self.most < other.least)
-
 
 class Point(NamedTuple):
     """What was measured: a case, on a server, with so many connections."""

@@ -170,17 +170,17 @@ def _etcd(address: Address, call: str, message: dict) -> bytes:
     return wire.request("POST", address, f"/v3/kv/{call}", body, "Content-Type: application/json\r\n")
 
 
-def start_rivals(fleet: Fleet, programs: dict[str, str], net: str) -> dict[str, Target | Redis]:
-    """Starts those that are installed, by name: nginx, redis, webdis, etcd."""
+def start_rivals(fleet: Fleet, programs: dict[str, str], net: str, needed: set[str]) -> dict[str, Target | Redis]:
+    """Starts those that are needed and installed, by name: nginx, redis, webdis, etcd."""
     started: dict[str, Target | Redis] = {}
-    if "nginx" in programs:
+    if "nginx" in programs and "nginx" in needed:
         started["nginx"] = start_nginx(fleet, programs["nginx"], f"{net}.101")
-    if "redis-server" in programs:
+    if "redis-server" in programs and needed & {"redis", "webdis"}:
         redis = start_redis(fleet, programs["redis-server"], f"{net}.102")
         started["redis"] = redis
-        if "webdis" in programs:
+        if "webdis" in programs and "webdis" in needed:
             started["webdis"] = start_webdis(fleet, programs["webdis"], f"{net}.103", redis)
-    if "etcd" in programs:
+    if "etcd" in programs and "etcd" in needed:
         started["etcd"] = start_etcd(fleet, programs["etcd"], f"{net}.104")
     return started
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import load, store
+from . import load, store, wire
 from .load import Generated, Measurement, Wrk
 from .rivals import Target, fill_pairs, key_name, new_value
 from .servers import Process
@@ -20,6 +20,8 @@ from .servers import Process
 KEYS = 100_000
 CONNECTIONS = (1, 32, 128, 512)
 DEPTH = 16  # requests under way on each connection when pipelined
+OTHER_SHARD = 2  # Mumbai: the one whose keys are "another node's"
+FILL_TRIES = 3
 WARM_SECONDS = 1  # of the same load before a server's first measurement, not counted
 
 
@@ -92,13 +94,14 @@ class Rounds:
                         assert redis
                         works, generate = [redis.redis.process], lambda c=connections: redis(c, self.seconds)
                     else:
-                        works, generate = self._generator(case, targets[name], connections, shards)
+                        works, generate = self.generator(case, targets[name], connections, shards)
                     if turn == 1 and name != "redis":
-                        self._generator(case, targets[name], connections, shards, WARM_SECONDS)[1]()
+                        self.generator(case, targets[name], connections, shards, WARM_SECONDS)[1]()
                     self.measure(case.section, case.name, name, connections, turn, works, generate)
 
-    def _generator(self, case: Case, target: Target, connections: int, shards: int,
+    def generator(self, case: Case, target: Target, connections: int, shards: int,
                    seconds: float | None = None) -> tuple[list[Process], Callable[[], Generated]]:
+        """Whose work is counted, and what makes it: wrk with the requests of a case."""
         requests = self._requests(case, target, shards)
         return target.processes, lambda: self.wrk(target, requests, connections, seconds or self.seconds, case.depth)
 
@@ -113,6 +116,10 @@ class Rounds:
               f"{one['rate']:10,.0f}/s  {one['cpu_us']:7.1f} µs CPU  p99 {one['p99_us'] / 1000:8.2f} ms{errors}", flush=True)
         return one
 
+    def keep(self, one: Measurement) -> None:
+        """Keeps what was measured otherwise."""
+        self.measurements.append(one)
+
     def _requests(self, case: Case, target: Target, shards: int) -> Path:
         """The file with every request of a case, made once for a target."""
         name = (target.name + str(target.address), case.verb, case.keys)
@@ -125,14 +132,10 @@ class Rounds:
     def _each(case: Case, target: Target, shards: int) -> Iterable[bytes]:
         for number in range(KEYS):
             key = key_name(number)
-            # With four shards "own" are a quarter of the keys, and "other" those of the third shard, Mumbai.
-            if case.keys != "all" and store.shard_of(key, shards) != (0 if case.keys == "own" else 2):
+            if case.keys != "all" and store.shard_of(key, shards) != (0 if case.keys == "own" else OTHER_SHARD):
                 continue
-            if case.verb == "get":
-                yield target.get(key)
-            else:
-                assert target.put
-                yield target.put(key, new_value())
+            # nginx stands as a yardstick beside writes, too: it is read.
+            yield target.put(key, new_value()) if case.verb == "put" and target.put else target.get(key)
 
 
 def fill(targets: Iterable[Target]) -> None:
@@ -140,8 +143,20 @@ def fill(targets: Iterable[Target]) -> None:
     for target in targets:
         if target.put:
             began = time.monotonic()
-            target.fill(fill_pairs(KEYS))
+            _fill_one(target)
             print(f"{target.name}: {KEYS:,} keys written in {time.monotonic() - began:.1f} s", flush=True)
+
+
+def _fill_one(target: Target) -> None:
+    """All keys; once more when that fails, for a machine that is very busy may break a connection."""
+    for tries in range(FILL_TRIES, 0, -1):
+        try:
+            target.fill(fill_pairs(KEYS))
+            return
+        except wire.Broken as error:
+            if tries == 1:
+                raise
+            print(f"{target.name} could not be filled, and is tried again: {error}", flush=True)
 
 
 def expected_seconds(cases: Iterable[Case], rounds: int, seconds: float) -> float:

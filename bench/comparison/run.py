@@ -34,8 +34,8 @@ def arguments(text: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--kv", type=Path, metavar="FILE", help="the store's binary; else the release is built")
     add("--benchclient", type=Path, metavar="FILE", help="the load generator's; else the release is built")
-    add("--rounds", type=int, default=5, metavar="N", help="how often everything is measured (default 5)")
-    add("--seconds", type=int, default=3, metavar="N", help="of each measurement (default 3)")
+    add("--rounds", type=int, metavar="N", help="how often everything is measured (default 5; with --quick 6)")
+    add("--seconds", type=int, metavar="N", help="of each measurement (default 3; with --quick 1)")
     add("--only", action="append", metavar="WHAT", help=f"a section ({', '.join(sections.NAMES)}) or SECTION/CASE, as --list shows\n"
         "them; may be given again. The page goes to bench/results then")
     add("--list", action="store_true", help="shows what would be measured, and ends")
@@ -55,6 +55,8 @@ def main(text: str) -> int:
     """What bench/compare does; its exit code."""
     parser = arguments(text)
     args = parser.parse_args()
+    usual = (6, 1) if args.quick else (5, 3)
+    args.rounds, args.seconds = args.rounds or usual[0], args.seconds or usual[1]
     if args.rounds < 1 or args.seconds < 1:
         parser.error("--rounds and --seconds are at least 1")
     if args.against and not args.quick:
@@ -86,6 +88,9 @@ def wanted(args: argparse.Namespace) -> Callable[[str, str], bool]:
     """Whether a case of a section was asked for."""
     if not args.only:
         return lambda _section, _case: True
+    known = {case.section + "/" + case.name for case in rounds.ALL} | set(sections.NAMES)
+    if unknown := [name for name in args.only if name not in known]:
+        raise Unable(f"--only knows no {', '.join(unknown)}; --list shows what there is")
     return lambda section, case: section in args.only or f"{section}/{case}" in args.only
 
 
@@ -105,7 +110,7 @@ def compare(args: argparse.Namespace) -> int:
     """Measures, and writes what came out."""
     if not sys.platform.startswith("linux"):
         raise Unable("this needs Linux: what a server uses is read from /proc")
-    parent = directory_for(args.dir)
+    is_wanted, parent = wanted(args), directory_for(args.dir)
     found = tools.provide(args.install)
     kv, benchclient = binaries(args)
     began = time.time()
@@ -120,14 +125,14 @@ def compare(args: argparse.Namespace) -> int:
           f"{result['machine']['file_system']}, an fdatasync takes {result['machine']['fdatasync_us']} µs", flush=True)
     cases = rounds.BRIEF if args.quick else rounds.ALL
     expected = sum(rounds.expected_seconds([case], args.rounds, args.seconds) for case in cases
-                   if wanted(args)(case.section, case.name))
+                   if is_wanted(case.section, case.name))
     print(f"{args.rounds} rounds of {args.seconds} s: about {expected / 60 + 0.5:.0f} minutes for what is measured side by side",
           flush=True)
     with Fleet(parent) as fleet:
         try:
             bench = sections.Bench(
                 fleet=fleet, programs=found, kv=kv, benchclient=benchclient, net=args.net, against=args.against,
-                rounds=rounds.Rounds(fleet.directory, Wrk(found["wrk"]), args.rounds, args.seconds, wanted(args)),
+                rounds=rounds.Rounds(fleet.directory, Wrk(found["wrk"]), args.rounds, args.seconds, is_wanted),
                 cases=cases, extras=result["extras"], profile=args.profile,
                 sizes=[(size, SIZES[size]) for size in args.sizes])
             result["failed"] = bench.run_all(others=not args.quick)

@@ -1,6 +1,7 @@
 //! The command line: what may be asked, and what it means. Everything that is wrong with it is found here (exit code 2).
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -68,14 +69,34 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Give several files per side, separated by commas, to compare runs: A1.json,A2.json,A3.json B1.json,B2.json,B3.json.
-On a shared machine run them in turn (A, B, A, B, …). With fewer than three rounds on a side, seconds are compared.")]
+On a shared machine run them in turn (A, B, A, B, …). With fewer than three rounds on a side, seconds are compared, which
+tells nothing about how much whole runs differ from each other.")]
 pub(crate) struct CompareArgs {
     /// What was before: one or more results of --json
-    #[arg(value_name = "A.json", required = true, value_delimiter = ',')]
-    pub(crate) before: Vec<PathBuf>,
+    #[arg(value_name = "A.json[,…]")]
+    pub(crate) before: Files,
     /// What is now
-    #[arg(value_name = "B.json", required = true, value_delimiter = ',')]
-    pub(crate) after: Vec<PathBuf>,
+    #[arg(value_name = "B.json[,…]")]
+    pub(crate) after: Files,
+    /// Exit with 1 when something became slower by more than noise
+    #[arg(long)]
+    pub(crate) fail_if_slower: bool,
+}
+
+/// Names of files, separated by commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Files(pub(crate) Vec<PathBuf>);
+
+impl FromStr for Files {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Files, String> {
+        let names: Vec<PathBuf> = text.split(',').map(PathBuf::from).collect();
+        if names.iter().any(|name| name.as_os_str().is_empty()) {
+            return Err("a file without a name".into());
+        }
+        Ok(Files(names))
+    }
 }
 
 /// A mix of requests.
@@ -340,7 +361,7 @@ mod tests {
             &["--workload", "a", "--get-template", "GET /{key}"],
             &["--workload", "d"],
             &["--workload", "a", "--requests", "5", "--rate", "5"],
-            &["compare", "a.json"],
+            &["compare", "a.json", "b.json"],
         ] {
             assert!(parse(flags).is_err(), "{flags:?}");
         }
@@ -361,7 +382,7 @@ mod tests {
     fn compare_takes_several_files_on_each_side() {
         let args = Args::try_parse_from(["benchclient", "compare", "a1,a2", "b1"]).expect("two sides");
         let Some(Command::Compare(compare)) = args.command else { panic!("{args:?}") };
-        assert_eq!((compare.before.len(), compare.after.len()), (2, 1));
+        assert_eq!((compare.before.0.len(), compare.after.0.len()), (2, 1));
     }
 
     #[test]

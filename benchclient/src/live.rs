@@ -24,8 +24,12 @@ impl Live {
         Live { label: label.into(), total, done: 0, terminal: std::io::stderr().is_terminal() }
     }
 
-    /// Shows one second.
+    /// Shows one second; behind the end only if something was answered late.
     pub(crate) fn show(&mut self, second: &Second, window: Window) {
+        let empty = Op::ALL.iter().all(|op| second.op(*op).response.count() + second.op(*op).failed == 0);
+        if empty && window.start + second.number * SECOND >= window.until {
+            return;
+        }
         let line = self.line(second, window);
         say(&if self.terminal { format!("\r\x1b[K{line}") } else { format!("{line}\n") });
     }
@@ -35,8 +39,12 @@ impl Live {
         let ok: u64 = Op::ALL.iter().map(|op| second.op(*op).response.count()).sum();
         let failed: u64 = Op::ALL.iter().map(|op| second.op(*op).failed).sum();
         self.done += ok + failed;
-        let warming = window.start + second.number * SECOND < window.from;
-        let label = if warming { "warm-up" } else { &self.label };
+        let from = window.start + second.number * SECOND;
+        let label = match from {
+            from if from < window.from => "warm-up",
+            from if from >= window.until => "late",
+            _ => &self.label,
+        };
         let mut line = format!("{label:<8} {:>4} s {:>10}/s", second.number + 1, grouped(ok));
         for op in Op::ALL {
             if let Some(seen) = latency(&second.op(op).response) {
@@ -89,8 +97,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "warm-up     1 s          1/s  set p50 0.290 p99 0.290 max 0.290 ms  1/1,000",
-                "preload     2 s          1/s  set p50 0.290 p99 0.290 max 0.290 ms  1 failed  3/1,000",
+                "warm-up     1 s          1/s  set p50 0.291 p99 0.291 max 0.291 ms  1/1,000",
+                "preload     2 s          1/s  set p50 0.291 p99 0.291 max 0.291 ms  1 failed  3/1,000",
             ]
         );
     }

@@ -104,16 +104,16 @@ impl Pacer {
     /// Wakes as many as have something to do, and says when to look again; `None` when there is nothing to come.
     fn wake(&self, now: Nanos) -> Option<Nanos> {
         let mut state = self.state();
-        let upcoming = state.schedule.upcoming();
-        if upcoming >= self.until || now >= self.grace {
+        if state.schedule.upcoming() >= self.until || now >= self.grace {
             return None;
         }
-        for _ in 0..state.schedule.left_before(now.saturating_add(1).min(self.until)).div_ceil(self.burst) {
-            let Some((_, waker)) = state.idle.pop_front() else { break };
+        let due = state.schedule.left_before(now.saturating_add(1).min(self.until));
+        for _ in 0..due.div_ceil(self.burst) {
+            let Some((_, waker)) = state.idle.pop_front() else { return Some(now + BUSY_LOOK_INTERVAL) };
             waker.wake();
         }
-        let interval = if state.idle.is_empty() { BUSY_LOOK_INTERVAL } else { LOOK_INTERVAL };
-        Some(upcoming.max(now + interval))
+        // Those that were woken take what is due; the next look is for what comes behind it.
+        Some(state.schedule.time_behind(due).max(now + LOOK_INTERVAL))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

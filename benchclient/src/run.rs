@@ -18,8 +18,9 @@ use crate::ledger::Ledger;
 use crate::load::Outcome;
 use crate::measure;
 use crate::plan::{Check, Extent, Keep, Pace, Source, locked};
+use crate::plot;
 use crate::request::Op;
-use crate::result::{Document, FORMAT, Preload, Round, Server, Settings, Verify};
+use crate::result::{Document, FORMAT, Preload, Round, Server, Settings, Verify, middle};
 use crate::session::{EXIT_ERRORS, EXIT_UNAVAILABLE, EXIT_WRONG, Session, Task, fail};
 use crate::tables;
 use crate::tally::as_f64;
@@ -224,7 +225,8 @@ impl Run {
     /// Reads back every key that was written to.
     async fn verify(&mut self) {
         let Some(ledger) = &self.ledger else { return };
-        let (touched, unknown) = (locked(ledger).touched(), locked(ledger).unknown());
+        let touched = locked(ledger).touched();
+        let unknown = locked(ledger).unknown();
         let keys = u64::try_from(touched.len()).unwrap_or(0);
         let mut result = Verify {
             keys,
@@ -303,6 +305,9 @@ impl Run {
             let text = serde_json::to_string_pretty(&self.document).map_err(|error| error.to_string())?;
             write(file, &format!("{text}\n"))?;
         }
+        if let Some(file) = &self.session.args.plot {
+            write(file, &plot::svg(&self.document)?)?;
+        }
         Ok(())
     }
 }
@@ -314,13 +319,6 @@ fn write(file: &Path, text: &str) -> Result<(), String> {
 fn listed(op: Op, keys: Vec<u64>) -> (Source, u64) {
     let count = u64::try_from(keys.len()).unwrap_or(0);
     (Source::Listed(op, Arc::new(keys)), count)
-}
-
-/// The round whose throughput is the median.
-fn middle(rounds: &[Round]) -> Option<(usize, &Round)> {
-    let mut order: Vec<(usize, &Round)> = rounds.iter().enumerate().collect();
-    order.sort_by(|a, b| a.1.per_second().total_cmp(&b.1.per_second()));
-    order.get(rounds.len().saturating_sub(1) / 2).copied()
 }
 
 async fn server(session: &Session) -> Server {

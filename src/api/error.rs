@@ -3,12 +3,12 @@
 //! Every problem says what happened, whether a write took effect (`applied`), whether asking again can help, and what to
 //! do next. A write whose outcome is not known says `unknown`, and is never reported as failed or as done.
 
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::answer::{self, Response};
+use super::answer;
+use super::reply::{Lines, Reply};
 use crate::config::Settings;
 use crate::store::{Applied, Code, Error};
 use crate::types::KeyFault;
@@ -83,7 +83,7 @@ struct Parts {
     hint: String,
     /// Further members: `limit`, `setting`, `shard`, `leader`, `etag`.
     extras: Map<String, Value>,
-    headers: HeaderMap,
+    lines: Lines,
 }
 
 /// The JSON, in the order in which people read it.
@@ -247,7 +247,7 @@ impl Problem {
             detail: detail.into(),
             hint: String::new(),
             extras: Map::new(),
-            headers: HeaderMap::new(),
+            lines: Lines::default(),
         }))
     }
 
@@ -264,7 +264,7 @@ impl Problem {
     /// A method that the route does not have, with those that it has.
     pub(super) fn method_not_allowed(method: &str, path: &str, allow: &str) -> Problem {
         Problem::new(Kind::MethodNotAllowed, format!("{path} has no method {method}; it has {allow}"))
-            .header(ALLOW, allow)
+            .line("allow", allow)
     }
 
     /// A body over the limit for values; `len` as far as it is known.
@@ -309,17 +309,15 @@ impl Problem {
         self
     }
 
-    /// Adds a header to the answer.
-    pub(super) fn header(mut self, name: HeaderName, value: &str) -> Problem {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            self.0.headers.insert(name, value);
-        }
+    /// Adds a line to the answer's head.
+    pub(super) fn line(mut self, name: &'static str, value: &str) -> Problem {
+        self.0.lines.add(name, value);
         self
     }
 
-    /// Adds the headers that tell who gave the answer.
-    pub(super) fn headers(mut self, headers: HeaderMap) -> Problem {
-        self.0.headers.extend(headers);
+    /// Adds the lines that tell who gave the answer.
+    pub(super) fn lines(mut self, lines: &Lines) -> Problem {
+        self.0.lines.extend(lines);
         self
     }
 
@@ -369,8 +367,8 @@ impl Problem {
     }
 
     /// The answer.
-    pub(super) fn into_response(self) -> Response {
-        let Parts { kind, applied, retryable, detail, hint, extras, headers } = *self.0;
+    pub(super) fn into_reply(self) -> Reply {
+        let Parts { kind, applied, retryable, detail, hint, extras, lines } = *self.0;
         let (status, code, title, usual_hint) = table(kind);
         let document = Document {
             r#type: format!("urn:ostraca:{code}"),
@@ -383,16 +381,9 @@ impl Problem {
             hint: if hint.is_empty() { usual_hint } else { &hint },
             extras: &extras,
         };
-        let mut response = Response::new(answer::pretty(&document).into());
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        let reply = Reply::new(status).body(answer::pretty(&document)).lines(lines);
+        let reply = reply.line("content-type", "application/problem+json").line("cache-control", "no-store");
+        if status == StatusCode::SERVICE_UNAVAILABLE { reply.line("retry-after", "1") } else { reply }
     }
 }
 
@@ -415,7 +406,7 @@ mod tests {
     use super::*;
 
     fn text(problem: Problem) -> String {
-        String::from_utf8(problem.into_response().into_body().to_vec()).unwrap()
+        String::from_utf8(problem.into_reply().into_body().to_vec()).unwrap()
     }
 
     #[test]
@@ -437,9 +428,9 @@ mod tests {
     #[test]
     fn problem_every_503_says_when_to_come_back() {
         for code in [Code::NoLeader, Code::Overloaded] {
-            let response = Problem::from(Error::new(code, "busy")).into_response();
-            assert_eq!(response.status(), 503);
-            let seconds: u32 = response.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap();
+            let reply = Problem::from(Error::new(code, "busy")).into_reply();
+            assert_eq!(reply.status(), 503);
+            let seconds: u32 = reply.get("retry-after").unwrap().parse().unwrap();
             assert!(seconds >= 1);
         }
     }

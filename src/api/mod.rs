@@ -15,7 +15,6 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::Request;
 use axum::routing::MethodRouter;
 use tokio::sync::Semaphore;
@@ -43,6 +42,7 @@ mod operate;
 mod origin;
 mod params;
 mod plain;
+mod reply;
 mod routes;
 mod shards;
 mod slots;
@@ -104,7 +104,8 @@ impl Service {
                 let api = Arc::clone(&api);
                 async move {
                     let (parts, body) = request.into_parts();
-                    routes::respond(&api, &parts, Upload::stream(body, &api.body_budget)).await.map(Body::from)
+                    let upload = Upload::stream(body, &api.body_budget);
+                    wire::for_hyper(routes::respond(&api, routes::find(parts.uri.path()), &parts, upload).await)
                 }
             }
         });
@@ -114,7 +115,7 @@ impl Service {
     /// Adds a route that the table does not have. It bypasses the table's checks, and hyper alone serves it.
     #[must_use]
     pub fn route(self, path: &'static str, method_router: MethodRouter) -> Service {
-        assert!(!routes::is_documented(path), "{path} is in the table");
+        assert!(routes::find(path).is_none(), "{path} is in the table");
         Service { router: self.router.route(path, method_router), ..self }
     }
 }

@@ -33,10 +33,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::consume_budget;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::answer::Response;
 use super::body::Upload;
 use super::head::{self, Found, REQUEST_BYTES_MAX};
 use super::listen::HEAD_WAIT_MAX;
+use super::reply::Reply;
+use super::routes::Entry;
 use super::slots::Activity;
 use super::wire::{self, Date};
 use super::{Api, routes};
@@ -64,6 +65,7 @@ pub(super) struct Connection<'a, S> {
     answers: Vec<u8>,
     /// The head of the request under way.
     parts: Parts,
+    /// As of the last time that something was read, or an answer had to be waited for.
     date: Date,
     /// Rings when a wait for the client may have lasted too long. It is set once and then put off when it rings, not at each
     /// request.
@@ -110,11 +112,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let mut seen = 0; // bytes of a part of a head that need not be looked at again
         loop {
             let heard = match self.look(seen) {
-                Found::Request(body) if routes::is_documented(self.parts.uri.path()) => {
+                Found::Request(body) => {
+                    let Some(entry) = routes::find(self.parts.uri.path()) else { return self.leave().await };
                     let end = body.end;
                     let bytes = self.unread.get(body).map(Bytes::copy_from_slice).unwrap_or_default();
                     self.unread.advance(end);
-                    if self.answer(bytes).await?.is_break() {
+                    if self.answer(entry, bytes).await?.is_break() {
                         return Ok(None);
                     }
                     (head_due, body_due, seen) = (None, None, 0);
@@ -127,22 +130,25 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 }
                 Found::PartOfBody => match self.listen(&mut body_due, BODY_WAIT_MAX).await? {
                     Heard::More => Heard::More,
-                    Heard::End | Heard::Nothing | Heard::Stop => return Ok(Some(self.unread)),
+                    Heard::End | Heard::Nothing | Heard::Stop => return self.leave().await,
                 },
-                Found::Request(_) | Found::Other => {
-                    self.write().await?;
-                    return Ok(Some(self.unread));
-                }
+                Found::Other => return self.leave().await,
             };
             match heard {
                 Heard::More => {}
-                Heard::End if !self.unread.is_empty() => return Ok(Some(self.unread)),
+                Heard::End if !self.unread.is_empty() => return self.leave().await,
                 Heard::End | Heard::Nothing | Heard::Stop => {
                     self.stream.shutdown().await?;
                     return Ok(None);
                 }
             }
         }
+    }
+
+    /// Leaves what was not answered, and all that follows, to hyper.
+    async fn leave(mut self) -> io::Result<Option<BytesMut>> {
+        self.write().await?;
+        Ok(Some(self.unread))
     }
 
     fn look(&mut self, seen: usize) -> Found {
@@ -153,22 +159,24 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     }
 
     /// Answers one request. Breaks when the connection is over with it.
-    async fn answer(&mut self, body: Bytes) -> io::Result<ControlFlow<()>> {
+    async fn answer(&mut self, entry: Entry, body: Bytes) -> io::Result<ControlFlow<()>> {
         self.activity.begin();
-        let response = {
+        let reply = {
             let upload = Upload::whole(body, &self.api.body_budget);
-            let mut answering = pin!(routes::respond(self.api, &self.parts, upload));
+            let mut answering = pin!(routes::respond(self.api, Some(entry), &self.parts, upload));
             match poll_fn(|cx| Poll::Ready(answering.as_mut().poll(cx))).await {
-                Poll::Ready(response) => response,
+                Poll::Ready(reply) => reply,
                 Poll::Pending => {
                     // Answers that are ready do not wait for one that is not.
                     write_all(self.stream, &mut self.answers).await?;
-                    answering.await
+                    let reply = answering.await;
+                    self.date.set(self.api.store.clock().unix_ms());
+                    reply
                 }
             }
         };
         let closes = self.is_stopping.load(Ordering::Relaxed);
-        self.put(response, closes).await?;
+        self.put(reply, closes).await?;
         self.activity.end();
         if closes {
             self.write().await?;
@@ -179,10 +187,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     }
 
     /// Puts an answer behind those that are held back.
-    async fn put(&mut self, response: Response, closes: bool) -> io::Result<()> {
-        self.date.set(self.api.store.clock().unix_ms());
-        wire::write_head(&mut self.answers, &response, &self.date, closes);
-        let mut body = response.into_body();
+    async fn put(&mut self, reply: Reply, closes: bool) -> io::Result<()> {
+        wire::write_head(&mut self.answers, &reply, &self.date, closes);
+        let mut body = reply.into_body();
         if body.len() > COPIED_BYTES_MAX {
             self.stream.write_all_buf(&mut Buf::chain(self.answers.as_slice(), &mut body)).await?;
             self.answers.clear();
@@ -204,6 +211,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         self.unread.reserve(READ_BYTES);
         poll_fn(|cx| {
             if let Poll::Ready(read) = pin!(self.stream.read_buf(&mut self.unread)).poll(cx) {
+                self.date.set(self.api.store.clock().unix_ms());
                 return Poll::Ready(read.map(|len| if len == 0 { Heard::End } else { Heard::More }));
             }
             if self.is_stopping.load(Ordering::Relaxed) {

@@ -6,12 +6,13 @@
 //! POST /admin/v1/shards/{shard}/switchover?to=NODE&timeout=   by the leader; another says whom to ask
 //! ```
 
-use super::answer::{self, Response};
+use super::answer;
 use super::asked::Asked;
 use super::controls;
 use super::error::Problem;
 use super::operate::{named, problem};
 use super::params::{self, Accepts, Params, Plus};
+use super::reply::Reply;
 use crate::store::Applied;
 
 /// The path under which shards stand.
@@ -22,7 +23,7 @@ const TAKEOVER: Accepts = Accepts { own: &["to", "force"], controls: controls::T
 const SWITCHOVER: Accepts = Accepts { own: &["to"], controls: controls::TIME, not_built: &[] };
 
 /// GET: `takeover`, the plan.
-pub(super) async fn read(asked: &Asked<'_>) -> Result<Response, Problem> {
+pub(super) async fn read(asked: &Asked<'_>) -> Result<Reply, Problem> {
     let (shard, deed) = place(asked)?;
     if deed != "takeover" {
         return Err(unknown(asked));
@@ -34,7 +35,7 @@ pub(super) async fn read(asked: &Asked<'_>) -> Result<Response, Problem> {
 }
 
 /// POST: `takeover` and `switchover`.
-pub(super) async fn act(asked: &Asked<'_>) -> Result<Response, Problem> {
+pub(super) async fn act(asked: &Asked<'_>) -> Result<Reply, Problem> {
     let (shard, deed) = place(asked)?;
     match deed.as_str() {
         "takeover" => take_over(asked, &shard).await,
@@ -43,7 +44,7 @@ pub(super) async fn act(asked: &Asked<'_>) -> Result<Response, Problem> {
     }
 }
 
-async fn take_over(asked: &Asked<'_>, shard: &str) -> Result<Response, Problem> {
+async fn take_over(asked: &Asked<'_>, shard: &str) -> Result<Reply, Problem> {
     let params = asked.query(&TAKEOVER)?;
     let deadline = asked.controls(&params, &TAKEOVER)?.deadline;
     let (to, force) = (target(&params)?, is_forced(&params)?);
@@ -51,7 +52,7 @@ async fn take_over(asked: &Asked<'_>, shard: &str) -> Result<Response, Problem> 
     Ok(answer::json(&taken.map_err(problem)?))
 }
 
-async fn switch_over(asked: &Asked<'_>, shard: &str) -> Result<Response, Problem> {
+async fn switch_over(asked: &Asked<'_>, shard: &str) -> Result<Reply, Problem> {
     let params = asked.query(&SWITCHOVER)?;
     let deadline = asked.controls(&params, &SWITCHOVER)?.deadline;
     // The store keeps the deadline itself, but for the moment in which it cannot go back any more.

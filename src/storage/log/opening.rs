@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::directory::SegmentFile;
 use super::frame::{HEAD_BYTES, HEADER_BYTES};
 use super::recent::Recent;
-use super::recover::{self, End, Next, Peek, Scan, Wanted};
+use super::recover::{self, End, Peek, Scan, Wanted};
 use super::segment::{Segment, failed, file_name, number_of, read};
 use super::tail::{Ahead, Maker, Open, Tail};
 use super::{Log, Recovered};
@@ -99,15 +99,13 @@ fn settle_tail(maker: &Maker, end: &End) -> Result<Tail, Error> {
     Ok(Tail::behind(settle(maker, segment, cut)?, &end.last))
 }
 
-/// Opens the segment that follows, or removes it when its preparation may not have been completed.
+/// Opens the segment that follows, and removes one whose preparation may not have been completed.
 fn settle_next(maker: &Maker, end: &End) -> Result<Ahead, Error> {
-    let segment = end.last.place.segment + 1;
-    let open = match end.next {
-        Next::None => None,
-        Next::Unready => remove(maker, segment).map(|()| None)?,
-        Next::Ready { cut } => Some(settle(maker, segment, cut.then_some(HEADER_BYTES))?),
-    };
-    Ok(Ahead::new(segment, open))
+    if let Some(segment) = end.unready {
+        remove(maker, segment)?;
+    }
+    let open = end.next.map(|next| settle(maker, next.segment, next.cut.then_some(HEADER_BYTES)));
+    Ok(Ahead::new(end.last.place.segment + 1, open.transpose()?))
 }
 
 fn settle(maker: &Maker, segment: u32, cut: Option<u32>) -> Result<Open, Error> {

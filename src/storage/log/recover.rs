@@ -95,7 +95,9 @@ pub(super) fn select(peeks: &[Peek], applied: Seq) -> Result<Selection, OpenFaul
         let begins = first.after;
         return Err(damaged(format_args!("its log begins after entry {begins}, and only {applied} is applied")));
     }
-    let unapplied = log.iter().rposition(|peek| peek.first.is_some_and(is_applied)).unwrap_or(0);
+    // One before the last that begins with what is applied: of that one's first frame only the head may be whole.
+    let unapplied =
+        log.iter().rposition(|peek| peek.first.is_some_and(is_applied)).map_or(0, |at| at.saturating_sub(1));
     if let Some(bad) = log.iter().take(unapplied + 1).find(|peek| !peek.header || peek.first.is_none()) {
         return Err(damaged(format_args!("segment {} of its log does not begin as it should", file_name(bad.segment))));
     }
@@ -161,22 +163,19 @@ pub(super) struct End {
     pub(super) last: Head,
     /// What stands behind that frame is not zeros, and is to be cut off.
     pub(super) cut: bool,
-    /// What there is of the segment that follows.
-    pub(super) next: Next,
+    /// The segment behind, if it takes the next frame.
+    pub(super) next: Option<Next>,
+    /// A segment whose preparation may not have been completed, and that nothing depends on.
+    pub(super) unready: Option<u32>,
 }
 
-/// The segment behind the one in which a log ends.
+/// A segment without whole frames, behind a closed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// There is none.
-    None,
-    /// It is there, but nothing says that its preparation was completed.
-    Unready,
-    /// It takes the next frame.
-    Ready {
-        /// Of a first frame only a part was written, which is to be cut off.
-        cut: bool,
-    },
+pub(super) struct Next {
+    /// Its number.
+    pub(super) segment: u32,
+    /// Of its first frame only a part was written, which is to be cut off.
+    pub(super) cut: bool,
 }
 
 /// Decides where the log ends, from its segments of which not all is applied, in order. What is behind the end goes;
@@ -195,22 +194,24 @@ pub(super) fn judge(scans: &[Scan], applied: Seq) -> Result<End, OpenFault> {
     if let (false, Some(offset)) = (tail.closed(), tail.beyond) {
         return Err(acknowledged(tail, format_args!("the frame at byte {offset} is there")));
     }
-    for scan in behind {
-        if let Some(offset) = scan.beyond {
-            return Err(acknowledged(scan, format_args!("the frame at byte {offset} is there")));
+    // Behind a closed segment stands one that takes the next frame; if that frame was to close it at once, one more.
+    let (next, unready) = match behind {
+        [next, unready @ ..] if tail.closed() && next.header => (Some(next), unready),
+        unready if !tail.closed() => (None, unready),
+        _ => {
+            let name = file_name(tail.segment + 1);
+            return Err(damaged(format_args!("segment {name} of its log is missing, or has no header")));
         }
-        if scan.torn && !tail.closed() {
-            return Err(acknowledged(tail, format_args!("segment {} was begun", file_name(scan.segment))));
-        }
-    }
-    let next_name = file_name(tail.segment + 1);
-    let next = match behind {
-        [] if !tail.closed() => Next::None,
-        [_] if !tail.closed() => Next::Unready,
-        [next] if next.header => Next::Ready { cut: !next.void },
-        [] | [_] => return Err(damaged(format_args!("segment {next_name} of its log is missing, or has no header"))),
-        [..] => return Err(damaged(format_args!("segment {next_name} of its log has no frames, and is not the last"))),
     };
+    if let Some((next, offset)) = next.and_then(|next| Some((next, next.beyond?))) {
+        return Err(acknowledged(next, format_args!("the frame at byte {offset} is there")));
+    }
+    if let Some(scan) = unready.iter().find(|scan| scan.torn || scan.beyond.is_some()) {
+        return Err(acknowledged(next.unwrap_or(tail), format_args!("segment {} was begun", file_name(scan.segment))));
+    }
+    if let [_, scan, ..] = unready {
+        return Err(damaged(format_args!("segment {} of its log has no place in it", file_name(scan.segment))));
+    }
     if let Some(scan) = whole.iter().find(|scan| !scan.header) {
         return Err(damaged(format_args!("segment {} of its log has no readable header", file_name(scan.segment))));
     }
@@ -218,7 +219,8 @@ pub(super) fn judge(scans: &[Scan], applied: Seq) -> Result<End, OpenFault> {
     if last.end() < applied {
         return Err(damaged(format_args!("its log ends with entry {}, although {applied} is applied", last.end())));
     }
-    Ok(End { last, cut: !tail.closed() && !tail.void, next })
+    let next = next.map(|next| Next { segment: next.segment, cut: !next.void });
+    Ok(End { last, cut: !tail.closed() && !tail.void, next, unready: unready.first().map(|scan| scan.segment) })
 }
 
 /// Checks that each frame goes on where the one before it ended; returns the last.

@@ -49,6 +49,10 @@ impl MemoryDirectory {
         self.0.files.lock().insert(name.to_owned(), Arc::new(Mutex::new(contents)));
     }
 
+    pub(super) fn delete(&self, name: &str) {
+        self.0.files.lock().remove(name);
+    }
+
     pub(super) fn flip(&self, name: &str, at: usize) {
         self.0.files.lock()[name].lock()[at] ^= 0x10;
     }
