@@ -285,7 +285,9 @@ impl Cluster {
         let stem = file.file_name().unwrap().to_string_lossy().into_owned();
         for found in std::fs::read_dir(self.directory.path()).unwrap().flatten() {
             if found.file_name().to_string_lossy().starts_with(&stem) {
-                std::fs::remove_file(found.path()).unwrap();
+                let is_directory = found.file_type().unwrap().is_dir(); // the log beside the file
+                let remove = if is_directory { std::fs::remove_dir_all } else { std::fs::remove_file };
+                remove(found.path()).unwrap();
             }
         }
     }
