@@ -68,6 +68,9 @@ impl Keeper {
         news.mark_changed();
         while news.changed().await.is_ok() {
             while let Err(refusal) = self.keep().await {
+                if self.writer.published().is_failed() {
+                    return; // nothing is written before a restart, and a restart learns it again
+                }
                 warn!(detail = %refusal, "cannot write down who leads");
                 sleep(RETRY_PAUSE).await;
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
+use tracing::warn;
 
 use super::{Parts, Store};
 use crate::clock::Clock;
@@ -86,6 +87,7 @@ pub fn assemble(materials: Materials) -> Result<Assembled, Error> {
     let state = engine.state()?;
     let map = Arc::new(ClusterMap::new(Arc::clone(&topology)));
     restore(&map, shard.index, &state, &me.name)?;
+    say_who_leads(&map, &shard);
     let local = Arc::new(local(&topology, &me, &state));
     let contacts = Arc::new(Contacts::default());
     let pool = Pool::new(Arc::clone(&local), Arc::clone(&contacts), clock.clone(), random.clone(), connector);
@@ -155,6 +157,19 @@ fn restore(map: &ClusterMap, shard: ShardIndex, state: &State, me: &NodeName) ->
         map.merge(shard, epoch);
     }
     Ok(())
+}
+
+/// Whoever reads the file would think that another leads: said once, at the start.
+fn say_who_leads(map: &ClusterMap, shard: &Shard) {
+    let (leader, first) = (map.leader_of(shard), shard.first_leader());
+    if leader.name != first.name {
+        let epoch = map.epoch_or_first(shard).number;
+        warn!(
+            shard = shard.name, leader = %leader.name, epoch, file = %first.name,
+            "the shard is led by another node than the file names first, since a takeover or a switchover; kv shard switchover \
+             moves the lead"
+        );
+    }
 }
 
 fn local(topology: &Topology, me: &Node, state: &State) -> Local {
