@@ -66,7 +66,7 @@ pub enum Kind {
     SnapshotLog,
     /// Asks for a promise to let a node lead (`cluster::canvass`).
     Promise,
-    /// Hands a shard over to the node that is asked (`replication::pair::wire`).
+    /// Hands a shard over to the node that is asked (`replication::pair::grant`).
     Grant,
 }
 

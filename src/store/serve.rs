@@ -15,9 +15,8 @@ use crate::clock::millis;
 use crate::cluster::{canvass, exchange};
 use crate::peer::{Class, Envelope, Kind, Met, Reply, Request, Service};
 use crate::replication::pair::Pair;
-use crate::replication::pair::wire::{
-    Grant, GrantAnswer, Inspect, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer,
-};
+use crate::replication::pair::grant::{Grant, GrantAnswer};
+use crate::replication::pair::wire::{Inspect, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
 use crate::types::{Epoch, Key, Malformed, ShardIndex};
 
 impl Service for Store {

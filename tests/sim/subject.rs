@@ -47,7 +47,7 @@ pub(crate) trait Subject {
 pub(crate) struct Failed {
     pub(crate) error: Error,
     /// A commit had been begun, and has not been answered.
-    pub(crate) in_flight: Option<Model>,
+    pub(crate) in_flight: Option<Box<Model>>,
 }
 
 /// redb alone.
@@ -121,10 +121,10 @@ impl Subject for InFront {
         *model = after;
         match (fed, in_flight) {
             (Ok(_), None) => Ok(()),
-            (Err(error), in_flight) => Err(Failed { error, in_flight }),
+            (Err(error), in_flight) => Err(Failed { error, in_flight: in_flight.map(Box::new) }),
             (Ok(_), in_flight) => {
                 let error = Error::Failed("a commit in the middle of a feed failed".to_owned());
-                Err(Failed { error, in_flight })
+                Err(Failed { error, in_flight: in_flight.map(Box::new) })
             }
         }
     }

@@ -15,6 +15,7 @@
 
 pub mod follow;
 pub mod follower;
+pub mod grant;
 pub mod inspect;
 pub mod lead;
 pub mod leader;

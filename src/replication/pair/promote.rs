@@ -14,8 +14,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tracing::{info, warn};
 
+use super::grant::{Grant, GrantAnswer};
 use super::takeover::{self, Objection, Plan, Said, Survey};
-use super::wire::{Grant, GrantAnswer, Inspect};
+use super::wire::Inspect;
 use super::{Pair, Surroundings, inspect};
 use crate::cluster::canvass::{self, Answer};
 use crate::cluster::exchange;

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::wire::{Grant, GrantAnswer};
+use super::grant::{Grant, GrantAnswer};
 use super::{Duty, Pair, inspect};
 use crate::cluster::exchange;
 use crate::config::Node;

@@ -8,7 +8,7 @@ use crate::metrics::Polled;
 use crate::types::codec::{self, Malformed, Reader};
 use crate::types::entry::decode_key;
 use crate::types::history::ROWS_MAX;
-use crate::types::{Cursor, Epoch, History, HistoryRow, Key, Seq, ShardUid, UnixMs, Version};
+use crate::types::{Cursor, History, HistoryRow, Key, Seq, ShardUid, UnixMs, Version};
 
 /// Bytes of entries in one poll answer, unless one entry is larger (rule 16).
 pub const ANSWER_BYTES: usize = 1 << 20;
@@ -284,74 +284,6 @@ impl Inspection {
     }
 }
 
-/// A leader hands its shard over (rule 20).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    /// The epoch in which the asked node leads from now on.
-    pub epoch: Epoch,
-    /// The uid of the shard's data.
-    pub shard_uid: Option<ShardUid>,
-    /// The leader's last entry: the asked node holds it, and nothing else.
-    pub cursor: Option<Cursor>,
-}
-
-impl Grant {
-    /// The grant as bytes.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        self.epoch.encode(&mut out);
-        put_uid(&mut out, self.shard_uid);
-        put_cursor(&mut out, self.cursor.as_ref());
-        out.freeze()
-    }
-
-    /// Reads a grant.
-    pub fn decode(bytes: Bytes) -> Result<Grant, Malformed> {
-        let mut reader = Reader::new(bytes);
-        Ok(Grant {
-            epoch: Epoch::decode(&mut reader)?,
-            shard_uid: take_uid(&mut reader)?,
-            cursor: take_cursor(&mut reader)?,
-        })
-    }
-}
-
-/// The answer to a grant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GrantAnswer {
-    /// It leads in that epoch: that is durable.
-    Leads,
-    /// It does not, and will not by this grant.
-    Refused {
-        /// Why.
-        detail: String,
-    },
-}
-
-impl GrantAnswer {
-    /// The answer as bytes.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        match self {
-            GrantAnswer::Leads => out.put_u8(1),
-            GrantAnswer::Refused { detail } => put_text(&mut out, 2, detail),
-        }
-        out.freeze()
-    }
-
-    /// Reads an answer.
-    pub fn decode(bytes: Bytes) -> Result<GrantAnswer, Malformed> {
-        let mut reader = Reader::new(bytes);
-        Ok(match reader.u8()? {
-            1 => GrantAnswer::Leads,
-            2 => GrantAnswer::Refused { detail: reader.string()? },
-            _ => return Err(Malformed("an answer of a newer program")),
-        })
-    }
-}
-
 /// Asks for the next part of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextChunk {
@@ -497,24 +429,24 @@ fn put_entries(out: &mut BytesMut, entries: &[Bytes]) {
     entries.iter().for_each(|entry| codec::put_bytes(out, entry));
 }
 
-fn put_text(out: &mut BytesMut, tag: u8, text: &str) {
+pub(super) fn put_text(out: &mut BytesMut, tag: u8, text: &str) {
     out.put_u8(tag);
     codec::put_bytes(out, text.as_bytes());
 }
 
-fn put_uid(out: &mut BytesMut, uid: Option<ShardUid>) {
+pub(super) fn put_uid(out: &mut BytesMut, uid: Option<ShardUid>) {
     codec::put_option(out, uid.as_ref(), |out, uid| out.put_u64(uid.0));
 }
 
-fn take_uid(reader: &mut Reader) -> Result<Option<ShardUid>, Malformed> {
+pub(super) fn take_uid(reader: &mut Reader) -> Result<Option<ShardUid>, Malformed> {
     Ok(reader.option(Reader::u64)?.map(ShardUid))
 }
 
-fn put_cursor(out: &mut BytesMut, cursor: Option<&Cursor>) {
+pub(super) fn put_cursor(out: &mut BytesMut, cursor: Option<&Cursor>) {
     codec::put_option(out, cursor, |out, cursor| cursor.encode(out));
 }
 
-fn take_cursor(reader: &mut Reader) -> Result<Option<Cursor>, Malformed> {
+pub(super) fn take_cursor(reader: &mut Reader) -> Result<Option<Cursor>, Malformed> {
     reader.option(Cursor::decode)
 }
 
@@ -595,11 +527,6 @@ mod tests {
             heard: Some(Heard { end: Seq(300), ms: 7 }),
         };
         assert_eq!(Inspection::decode(inspection.encode()), Ok(inspection));
-        let grant = Grant { epoch: cursor().epoch, shard_uid: Some(ShardUid(5)), cursor: Some(cursor()) };
-        assert_eq!(Grant::decode(grant.encode()), Ok(grant));
-        for answer in [GrantAnswer::Leads, GrantAnswer::Refused { detail: detail() }] {
-            assert_eq!(GrantAnswer::decode(answer.encode()), Ok(answer));
-        }
         for (byte, state) in CopyState::ALL {
             assert_eq!((state.byte(), CopyState::from_byte(byte)), (byte, state));
         }
