@@ -16,18 +16,15 @@ pub const STOP_WAIT: Duration = Duration::from_secs(5);
 ///
 /// | task | on an error | on a stop |
 /// |---|---|---|
-/// | `Lead` | asks again until it can decide | dropped |
-/// | `Follow` | backs off and polls again | dropped between two batches |
+/// | `Copy` | a leader asks again until it can decide, a replica backs off and polls again | dropped between two batches |
 /// | `Exchange` | asks again at the next round | dropped |
 ///
 /// Besides these, a node's tracker holds what others began: a client's write ([`Tasks::carry`]), which finishes, and the
 /// connections of peers, which read no new request and finish those they have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskKind {
-    /// Finds out whether this node may lead its shard, and leads it.
-    Lead,
-    /// Pulls a shard from its leader.
-    Follow,
+    /// Leads a shard or follows its leader, whichever is this node's part now.
+    Copy,
     /// Exchanges the cluster's facts with other nodes, and writes them down.
     Exchange,
 }

@@ -44,6 +44,7 @@ mod params;
 mod plain;
 mod reply;
 mod routes;
+mod shards;
 mod slots;
 mod stall;
 mod watch;

@@ -42,7 +42,7 @@ pub(super) async fn checksum(asked: &Asked<'_>) -> Result<Reply, Problem> {
     Ok(answer::json(&sum.map_err(problem)?))
 }
 
-fn named<'p>(params: &'p Params, name: &str, what: &str) -> Result<&'p str, Problem> {
+pub(super) fn named<'p>(params: &'p Params, name: &str, what: &str) -> Result<&'p str, Problem> {
     let found = params.text(name)?.filter(|text| !text.is_empty());
     found.ok_or_else(|| Problem::bad_request(format!("{name} is missing")).hint(format!("{name}= is {what}")))
 }
@@ -61,13 +61,17 @@ fn limit(text: Option<&str>) -> Result<Option<usize>, Problem> {
     })
 }
 
-fn problem(refused: Refused) -> Problem {
+pub(super) fn problem(refused: Refused) -> Problem {
     match refused {
         Refused::Unknown { detail, hint } => Problem::bad_request(detail).hint(hint),
         Refused::Elsewhere { detail, address } => {
             Problem::new(Kind::WrongNode, detail).hint(format!("send this to {address}")).extra("address", address)
         }
         Refused::Conflict(detail) => Problem::new(Kind::OperationConflict, detail),
+        Refused::Warned { detail, hint } => Problem::new(Kind::OperationConflict, detail).hint(hint),
+        Refused::Unconfirmed(detail) => Problem::new(Kind::OperationConflict, detail)
+            .applied(Applied::Unknown)
+            .hint("kv status says who leads; it goes on by itself when the other node answers"),
         Refused::Failed(detail) => Problem::new(Kind::Store(Code::StorageFailed), detail),
     }
 }

@@ -16,7 +16,7 @@ use super::body::Upload;
 use super::error::{Kind, Problem};
 use super::reply::Reply;
 use super::watch::Watch;
-use super::{Api, admin, controls, curl, framing, health, kv, monitor, operate, origin};
+use super::{Api, admin, controls, curl, framing, health, kv, monitor, operate, origin, shards};
 use crate::metrics::OTHER;
 use crate::store::{Applied, Code};
 use crate::types::RequestId;
@@ -62,6 +62,8 @@ enum Handler {
     Metrics,
     ResetReplica,
     Checksum,
+    ShardRead,
+    ShardDo,
     NotBuilt,
 }
 
@@ -111,6 +113,10 @@ const ROUTES: &[Route] = &[
     Route { path: Is("/admin/v1/replica/reset"), methods: &[(Method::POST, Writes(Handler::ResetReplica))] },
     Route { path: Is("/admin/v1/checksum"), methods: &[(Method::GET, Reads(Handler::Checksum))] },
     Route {
+        path: Under(shards::UNDER),
+        methods: &[(Method::GET, Reads(Handler::ShardRead)), (Method::POST, Writes(Handler::ShardDo))],
+    },
+    Route {
         path: Under(ADMIN),
         methods: &[
             (Method::GET, Reads(NotBuilt)),
@@ -134,6 +140,7 @@ impl Route {
         match self.path {
             Is(exactly) => exactly,
             Under(kv::UNDER) => "/v1/kv/{key}",
+            Under(shards::UNDER) => "/admin/v1/shards/{shard}",
             Under(ADMIN) => "/admin/v1/{operation}",
             Under(beginning) => beginning,
         }
@@ -229,6 +236,8 @@ async fn answer(asked: &Asked<'_>, route: Option<&Route>, upload: &mut Upload<'_
         Handler::Metrics => monitor::metrics(asked).await,
         Handler::ResetReplica => operate::reset_replica(asked).await,
         Handler::Checksum => operate::checksum(asked).await,
+        Handler::ShardRead => shards::read(asked).await,
+        Handler::ShardDo => shards::act(asked).await,
         Handler::NotBuilt => {
             controls::refuse_unknown(headers, controls::DATA)?;
             Err(Problem::not_built(format_args!("{method} {}", uri.path().escape_debug())))

@@ -32,7 +32,7 @@ pub(crate) fn problems(report: &Report) -> Vec<Problem> {
 
 fn rank(problem: &Problem) -> u8 {
     match problem.code.as_str() {
-        "halted" | "store-failed" | "no-leader" | "two-leaders" => 0,
+        "halted" | "standing-aside" | "store-failed" | "no-leader" | "two-leaders" => 0,
         "silent" | "topology-mismatch" | "stranger" => 1,
         "addresses-differ" => 3,
         _ => 2,
@@ -59,7 +59,10 @@ fn silence(report: &Report, node: &Asked) -> Option<Problem> {
         (led, _) => format!("; nobody leads {}: writes to it are refused", led.join(", ")),
     };
     let what = format!("{} ({}) does not answer: {why}{means}", node.name, node.address);
-    let next = format!("start it, or look into its log: kv serve --http-addr {}", node.address);
+    let mut next = format!("start it, or look into its log: kv serve --http-addr {}", node.address);
+    if let Some(shard) = led.first() {
+        next += &format!("; if it is gone: kv shard takeover {shard}");
+    }
     Some(Problem {
         about: Some(node.name.clone()),
         since_ms: down.filter_map(|peer| peer.since_ms).max(),
@@ -141,6 +144,7 @@ fn leaders(report: &Report, shard: &ShardView) -> Option<Problem> {
         report.copies(shard).filter(|(_, copy)| copy.role == "leader").map(|(node, _)| node).collect();
     match leaders.as_slice() {
         [] if report.is_silent(&shard.leader) => None, // said of the node
+        [] if report.copies(shard).any(|(_, copy)| copy.state == "standing-aside") => None, // it says why
         [] => {
             let what = format!("{}: no node leads it; its writes are refused", shard.name);
             let next = format!("look at the node that should: kv status --url {}", shard.leader);

@@ -26,7 +26,9 @@ mod shard;
 mod status;
 #[cfg(test)]
 mod stub;
+mod switchover;
 mod table;
+mod takeover;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -103,7 +103,7 @@ impl Reset {
             ));
         }
         if !self.yes {
-            confirm(&node.name, typed)?;
+            confirm(&node.name, "the reset was not confirmed", "type the node's name, or add --yes", typed)?;
         }
         let discarded = self.ask_reset(&node).await?;
         let clock = Clock::real();
@@ -227,7 +227,7 @@ fn holding(keys: u64, end: u64) -> String {
 }
 
 /// Has the name typed.
-fn confirm(name: &str, typed: &mut impl BufRead) -> Result<(), Failure> {
+pub(super) fn confirm(name: &str, title: &str, hint: &str, typed: &mut impl BufRead) -> Result<(), Failure> {
     eprint!("Type {name} to go on: ");
     let _ = io::stderr().flush();
     let mut line = String::new();
@@ -239,7 +239,7 @@ fn confirm(name: &str, typed: &mut impl BufRead) -> Result<(), Failure> {
         return Ok(());
     }
     let detail = format!("what was typed is not {name}; nothing was changed");
-    Err(Failure::new(Exit::Error, "the reset was not confirmed", detail, "type the node's name, or add --yes"))
+    Err(Failure::new(Exit::Error, title, detail, hint))
 }
 
 /// How far it is.

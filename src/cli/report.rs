@@ -196,7 +196,7 @@ b      h:3         1     5  1.5 MiB  h:4        3      40  streaming
         let expected = "\
 NOT healthy: 1 problem in 2 shards on 4 nodes
   - a/0 (h:1) does not answer: connection refused; nobody leads a: writes to it are refused (for 1 m 1 s)
-    next: start it, or look into its log: kv serve --http-addr h:1
+    next: start it, or look into its log: kv serve --http-addr h:1; if it is gone: kv shard takeover a
 
 SHARD  LEADER           EPOCH  KEYS     SIZE  REPLICA  LAG  LAG MS  STATE
 a      h:1 (no answer)      1     ?        ?  h:2        ?       ?  streaming

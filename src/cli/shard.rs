@@ -17,7 +17,9 @@ use super::explain::percent_encoded;
 use super::http::{self, Ask};
 use super::keys::{Asking, Output, json};
 use super::status::{NODE_TIMEOUT, ask_map, fetch};
+use super::switchover::Switchover;
 use super::table;
+use super::takeover::Takeover;
 use super::target::Target;
 use crate::clock::Clock;
 use crate::store::view::{ClusterView, NodeStatus, NodeView, RangeSum, ShardView};
@@ -41,6 +43,8 @@ pub(crate) struct Shard {
 #[derive(Debug, clap::Subcommand)]
 enum Deed {
     Checksum(Checksum),
+    Switchover(Switchover),
+    Takeover(Takeover),
 }
 
 /// Compare a shard's copies, range by range, while it is in use
@@ -58,20 +62,27 @@ pub(crate) struct Checksum {
 impl Shard {
     /// Does it.
     pub(crate) fn run(&self, directory: &Path) -> Result<Done, Failure> {
-        let Deed::Checksum(checksum) = &self.deed;
-        let target = checksum.asking.target(directory)?;
-        http::block_on(checksum.compare(&target))
+        match &self.deed {
+            Deed::Checksum(checksum) => checksum.run(directory),
+            Deed::Switchover(switchover) => switchover.run(directory),
+            Deed::Takeover(takeover) => takeover.run(directory),
+        }
     }
 }
 
 /// A shard with its leader and replicas, as the map has them.
-struct Chosen {
+pub(super) struct Chosen {
     shard: ShardView,
-    leader: NodeView,
+    pub(super) leader: NodeView,
     replicas: Vec<NodeView>,
 }
 
 impl Checksum {
+    fn run(&self, directory: &Path) -> Result<Done, Failure> {
+        let target = self.asking.target(directory)?;
+        http::block_on(self.compare(&target))
+    }
+
     async fn compare(&self, target: &Target) -> Result<Done, Failure> {
         let (map, _) = ask_map(&http::client(NODE_TIMEOUT)?, target).await?;
         let Chosen { shard, leader, replicas } = choose(&map, &self.shard)?;
@@ -96,7 +107,7 @@ impl Checksum {
     }
 }
 
-fn choose(map: &ClusterView, wanted: &str) -> Result<Chosen, Failure> {
+pub(super) fn choose(map: &ClusterView, wanted: &str) -> Result<Chosen, Failure> {
     let Some(shard) = map.shards.iter().find(|shard| shard.name == wanted).cloned() else {
         let names: Vec<&str> = map.shards.iter().map(|shard| shard.name.as_str()).collect();
         let detail = format!("the cluster has no shard {wanted:?}");

@@ -97,10 +97,19 @@ async fn ask_maps(client: &Client, nodes: &[Asked]) -> BTreeMap<String, ClusterV
 
 /// The map, from the first server that gives it.
 pub(crate) async fn ask_map(client: &Client, target: &Target) -> Result<(ClusterView, Value), Failure> {
+    ask_any(client, target, "/v1/cluster").await
+}
+
+/// What any server can answer, from the first that does.
+pub(crate) async fn ask_any<T: DeserializeOwned>(
+    client: &Client,
+    target: &Target,
+    path: &str,
+) -> Result<(T, Value), Failure> {
     let mut first_failure = None;
     for base in target.all() {
-        match fetch(client, base, "/v1/cluster").await {
-            Ok(map) => return Ok(map),
+        match fetch(client, base, path).await {
+            Ok(found) => return Ok(found),
             Err(failure) if failure.exit == Exit::Unavailable => first_failure = first_failure.or(Some(failure)),
             Err(failure) => return Err(failure),
         }

@@ -64,10 +64,14 @@ pub enum Kind {
     SnapshotChunk,
     /// Asks for the entries that a snapshot needs to become a prefix.
     SnapshotLog,
+    /// Asks for a promise to let a node lead (`cluster::canvass`).
+    Promise,
+    /// Hands a shard over to the node that is asked (`replication::pair::grant`).
+    Grant,
 }
 
 impl Kind {
-    const ALL: [(u16, Kind); 7] = [
+    const ALL: [(u16, Kind); 9] = [
         (1, Kind::Forward),
         (2, Kind::Inspect),
         (3, Kind::Facts),
@@ -75,6 +79,8 @@ impl Kind {
         (5, Kind::SnapshotBegin),
         (6, Kind::SnapshotChunk),
         (7, Kind::SnapshotLog),
+        (8, Kind::Promise),
+        (9, Kind::Grant),
     ];
 
     /// The names of all kinds, in the metrics.
@@ -99,6 +105,8 @@ impl Kind {
             Kind::SnapshotBegin => "snapshot-begin",
             Kind::SnapshotChunk => "snapshot-chunk",
             Kind::SnapshotLog => "snapshot-log",
+            Kind::Promise => "promise",
+            Kind::Grant => "grant",
         }
     }
 

@@ -63,6 +63,8 @@ pub(super) enum MetaRow {
     ClusterUid,
     /// The highest epoch.
     Epoch,
+    /// Who leads which shard: bytes of the cluster layer.
+    Leadership,
     /// The copy's role, text.
     Role,
     /// [`Position`], four times eight bytes: one row, for all but the rarest batches change it.
@@ -86,6 +88,7 @@ impl MetaRow {
             MetaRow::ShardUid => "shard_uid",
             MetaRow::ClusterUid => "cluster_uid",
             MetaRow::Epoch => "epoch",
+            MetaRow::Leadership => "leadership",
             MetaRow::Role => "role",
             MetaRow::Position => "position",
             MetaRow::Incoming => "incoming",
@@ -197,6 +200,9 @@ pub(super) fn write_meta(txn: &WriteTransaction, batch: &Batch, position: Positi
         epoch.encode(&mut out);
         set(MetaRow::Epoch, &out)?;
     }
+    if let Some(leadership) = &batch.leadership {
+        set(MetaRow::Leadership, leadership)?;
+    }
     if let Some(role) = batch.role {
         set(MetaRow::Role, role.name().as_bytes())?;
     }
@@ -299,6 +305,7 @@ pub(super) fn read_state(txn: &ReadTransaction, unclean: bool) -> Result<State, 
         shard_uid: meta.row(MetaRow::ShardUid, Reader::u64)?.map(ShardUid),
         cluster_uid: meta.row(MetaRow::ClusterUid, Reader::u64)?.map(ClusterUid),
         epoch: meta.row(MetaRow::Epoch, Epoch::decode)?,
+        leadership: meta.row(MetaRow::Leadership, |reader| reader.take(reader.remaining()))?,
         role: meta.row(MetaRow::Role, take_role)?,
         history,
         applied: position.applied,

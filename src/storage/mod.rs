@@ -104,6 +104,8 @@ pub struct State {
     pub cluster_uid: Option<ClusterUid>,
     /// The highest epoch that this copy has persisted for its shard; none in a new file.
     pub epoch: Option<Epoch>,
+    /// Who leads which shard, as far as this node knows, in the bytes of the cluster layer, which alone reads them.
+    pub leadership: Option<Bytes>,
     /// What the copy was when it last said so.
     pub role: Option<Role>,
     /// The rows of history and the end of the log.
@@ -178,6 +180,8 @@ pub struct Batch {
     pub cluster_uid: Option<ClusterUid>,
     /// The shard's epoch, as far as this copy knows.
     pub epoch: Option<Epoch>,
+    /// Who leads which shard, and what this node has promised: bytes of the cluster layer, kept as they are.
+    pub leadership: Option<Bytes>,
     /// What the copy is.
     pub role: Option<Role>,
     /// Marks the file as one that a snapshot is received into, or as complete.

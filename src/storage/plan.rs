@@ -106,6 +106,7 @@ impl State {
             shard_uid: None,
             cluster_uid: None,
             epoch: None,
+            leadership: None,
             role: None,
             history: History::default(),
             applied: Seq::ZERO,
@@ -144,6 +145,7 @@ impl State {
         self.shard_uid = batch.shard_uid.or(self.shard_uid);
         self.cluster_uid = batch.cluster_uid.or(self.cluster_uid);
         self.epoch = batch.epoch.clone().or(self.epoch.take());
+        self.leadership = batch.leadership.clone().or(self.leadership.take());
         self.role = batch.role.or(self.role);
         self.incoming = batch.incoming.unwrap_or(self.incoming);
     }

@@ -14,6 +14,7 @@
 //! group commit is old (`PostgreSQL`'s `commit_delay`, without the delay).
 
 mod item;
+mod mandate;
 mod queue;
 
 #[cfg(test)]
@@ -26,9 +27,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
 use tracing::error;
 
 pub use item::{Facts, Item, Mode, Refusal, Upkeep, UpkeepSource, Written};
+pub use mandate::{Leave, Mandate, STALE_AFTER};
 pub use queue::{Handle, spawn};
 
 use super::{Batch, Engine, Error, LogEntry, State};
@@ -38,6 +41,10 @@ use crate::types::{Change, Entry, Epoch, History, Incarnation, Key, Mutation, Se
 
 /// How long a batch waits for room in the engine before it is refused.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether a leave is still stale, and how many: twenty seconds.
+const SETTLE_PAUSE: Duration = Duration::from_millis(5);
+const SETTLE_LOOKS_MAX: usize = 4000;
 
 /// What the writer shows to readers: only what is durable (rule 8).
 #[derive(Debug)]
@@ -147,6 +154,8 @@ struct Plan {
     /// Keys that the batch touches, and whether they exist after it: later items of the batch decide on them (rule 7).
     exists: HashMap<(Space, Key), bool>,
     waiting: Vec<Waiting>,
+    /// The leave under which its writes got seq.
+    mandate: Option<Mandate>,
 }
 
 enum Waiting {
@@ -156,10 +165,11 @@ enum Waiting {
 }
 
 impl Waiting {
-    /// Answers; a client that has left is not an error.
-    fn answer(self, committed: &Result<(), Error>) {
+    /// Answers; a client that has left is not an error. A write whose leave has ended is not confirmed, though it is there.
+    fn answer(self, committed: &Result<(), Error>, is_fenced: bool) {
         let result = committed.clone().map_err(Refusal::Unknown);
         match self {
+            Waiting::Write(reply, _) if is_fenced => drop(reply.send(result.and(Err(Refusal::Fenced)))),
             Waiting::Write(reply, written) => drop(reply.send(result.map(|()| written))),
             Waiting::Append(reply, end) => drop(reply.send(result.map(|()| end))),
             Waiting::Plain(reply) => drop(reply.send(result)),
@@ -214,6 +224,9 @@ impl Writer {
                     plan.waiting.push(Waiting::Plain(reply));
                 }
                 Item::SetMode { mode, facts, reply } => {
+                    if plan.mandate.is_some() {
+                        self.commit(std::mem::take(&mut plan)); // all writes of a plan have one leave
+                    }
                     if !self.published.is_failed() {
                         self.mode = mode;
                     }
@@ -247,12 +260,23 @@ impl Writer {
 
     /// Gives seq to a write, or says why not. All conditions of a write are decided here, in the order of the queue.
     fn try_write(&mut self, plan: &mut Plan, mutation: Mutation, deadline: Instant) -> Result<Written, Refusal> {
+        let now = self.clock.now();
         let (epoch, incarnation) = match &self.mode {
-            Mode::Leading { epoch, incarnation } => (epoch.clone(), *incarnation),
+            Mode::Leading { epoch, incarnation, mandate } => match mandate.leave(now) {
+                Leave::Good => {
+                    plan.mandate.get_or_insert_with(|| mandate.clone());
+                    (epoch.clone(), *incarnation)
+                }
+                Leave::Stale => return Err(Refusal::Held),
+                Leave::Ended => {
+                    return Err(Refusal::Closed("another node leads the shard, or is about to".into()));
+                }
+            },
+            Mode::Holding => return Err(Refusal::Held),
             Mode::Closed(reason) => return Err(Refusal::Closed(reason.clone())),
             Mode::Following => return Err(Refusal::Closed("this node is a replica of the shard".into())),
         };
-        if self.clock.now() >= deadline {
+        if now >= deadline {
             return Err(Refusal::DeadlinePassed);
         }
         self.check_room(plan)?;
@@ -317,7 +341,9 @@ impl Writer {
         match &self.mode {
             Mode::Following => {}
             Mode::Closed(reason) => return Err(Refusal::Closed(reason.clone())),
-            Mode::Leading { .. } => return Err(Refusal::Closed("this node leads the shard".into())),
+            Mode::Leading { .. } | Mode::Holding => {
+                return Err(Refusal::Closed("this node leads the shard".into()));
+            }
         }
         self.check_room(plan)?;
         let bytes = entries.iter().map(|entry| entry.bytes.len()).sum();
@@ -345,17 +371,24 @@ impl Writer {
             Ok(()) => self.publish(&plan.batch),
             Err(failure) => self.fail(failure),
         }
-        self.answer(plan.waiting, result);
+        self.answer(plan.waiting, result, plan.mandate);
     }
 
     /// Answers all who wait for a commit. Many are answered from the runtime on which they wait: there, waking a task is
     /// a push to the worker's own queue; from this thread it is a lock each, and often a system call.
-    fn answer(&self, waiting: Vec<Waiting>, result: Result<(), Error>) {
+    fn answer(&self, waiting: Vec<Waiting>, result: Result<(), Error>, mandate: Option<Mandate>) {
         let is_alone = waiting.len() < 2;
-        let answer_all = move || waiting.into_iter().for_each(|waiting| waiting.answer(&result));
+        let clock = self.clock.clone();
+        let leave = move || mandate.as_ref().map_or(Leave::Good, |mandate| mandate.leave(clock.now()));
+        let answer_all = move |leave: Leave| {
+            let is_fenced = leave != Leave::Good;
+            waiting.into_iter().for_each(|waiting| waiting.answer(&result, is_fenced));
+        };
         match &self.runtime {
-            Some(runtime) if !is_alone => drop(runtime.spawn(async move { answer_all() })),
-            _ => answer_all(),
+            Some(runtime) if !is_alone || leave() == Leave::Stale => {
+                drop(runtime.spawn(async move { answer_all(settled(leave).await) }));
+            }
+            _ => answer_all(leave()),
         }
     }
 
@@ -418,9 +451,22 @@ impl Writer {
     }
 }
 
+/// What a leave comes to, once it is not stale: that is looked into at once. At most [`SETTLE_LOOKS_MAX`] looks, after which
+/// it counts as ended: nobody may be left waiting for an answer.
+async fn settled(leave: impl Fn() -> Leave) -> Leave {
+    for _ in 0..SETTLE_LOOKS_MAX {
+        match leave() {
+            Leave::Stale => sleep(SETTLE_PAUSE).await,
+            settled => return settled,
+        }
+    }
+    Leave::Ended
+}
+
 fn plan_facts(batch: &mut Batch, facts: Facts) {
     batch.shard_uid = facts.shard_uid.or(batch.shard_uid);
     batch.cluster_uid = facts.cluster_uid.or(batch.cluster_uid);
     batch.epoch = facts.epoch.or(batch.epoch.take());
+    batch.leadership = facts.leadership.or(batch.leadership.take());
     batch.role = facts.role.or(batch.role);
 }

@@ -6,21 +6,22 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
+use tracing::warn;
 
 use super::{Parts, Store};
 use crate::clock::Clock;
-use crate::cluster::{ClusterMap, exchange};
+use crate::cluster::{ClusterMap, Keeper, Part, exchange};
 use crate::config::{Node, Settings, Shard, Topology};
 use crate::metrics::Metrics;
 use crate::peer::pool::Connector;
 use crate::peer::server::Listener;
 use crate::peer::{Contacts, Local, Pool};
 use crate::random::Random;
-use crate::replication::pair::{Duty, Leader, Opened, Pair, Surroundings, upkeep_source};
+use crate::replication::pair::{Leader, Opened, Pair, Surroundings, upkeep_source};
 use crate::storage::writer::{self, Writer};
 use crate::storage::{self, Engine, Files, Identity, State};
 use crate::tasks::{TaskKind, Tasks};
-use crate::types::{Incarnation, NodeName};
+use crate::types::{Cursor, Incarnation, NodeName, ShardIndex, Standing};
 
 /// What a node is made from.
 #[derive(Debug)]
@@ -85,9 +86,8 @@ pub fn assemble(materials: Materials) -> Result<Assembled, Error> {
     let shard = topology.shard(me.shard).ok_or_else(|| Error::UnknownNode(me.name.clone()))?.clone();
     let state = engine.state()?;
     let map = Arc::new(ClusterMap::new(Arc::clone(&topology)));
-    if let Some(epoch) = &state.epoch {
-        map.merge(shard.index, epoch); // what was persisted wins over the file (rule 15)
-    }
+    restore(&map, shard.index, &state, &me.name)?;
+    say_who_leads(&map, &shard);
     let local = Arc::new(local(&topology, &me, &state));
     let contacts = Arc::new(Contacts::default());
     let pool = Pool::new(Arc::clone(&local), Arc::clone(&contacts), clock.clone(), random.clone(), connector);
@@ -113,12 +113,8 @@ impl Assembled {
     pub fn start(&self) {
         let Store { tasks, pool, map, local, .. } = &*self.store;
         for pair in self.store.copies.values().map(Arc::clone) {
-            match pair.duty() {
-                Duty::Following => tasks.spawn_until_stop(TaskKind::Follow, Arc::clone(&pair).follow()),
-                Duty::Starting | Duty::Leading | Duty::Halted(_) => {
-                    tasks.spawn_until_stop(TaskKind::Lead, Arc::clone(&pair).lead());
-                }
-            }
+            tasks.spawn_until_stop(TaskKind::Copy, Arc::clone(&pair).run());
+            tasks.spawn_until_stop(TaskKind::Exchange, Arc::clone(&pair).keep_facts());
             tasks.spawn_until_stop(TaskKind::Exchange, pair.keep_cluster_uid());
         }
         let exchange = exchange::run(Arc::clone(pool), Arc::clone(map), Arc::clone(local), self.random.clone());
@@ -151,6 +147,31 @@ impl Assembled {
     }
 }
 
+/// What was persisted wins over the file (rule 15). A file of an older program knows only its own shard's epoch.
+fn restore(map: &ClusterMap, shard: ShardIndex, state: &State, me: &NodeName) -> Result<(), storage::Error> {
+    if let Some(leadership) = &state.leadership {
+        map.restore(leadership.clone(), me)
+            .map_err(|what| storage::Error::Corrupt(format!("row `leadership`: {what}")))?;
+    }
+    if let Some(epoch) = &state.epoch {
+        map.merge(shard, epoch);
+    }
+    Ok(())
+}
+
+/// Whoever reads the file would think that another leads: said once, at the start.
+fn say_who_leads(map: &ClusterMap, shard: &Shard) {
+    let (leader, first) = (map.leader_of(shard), shard.first_leader());
+    if leader.name != first.name {
+        let epoch = map.epoch_or_first(shard).number;
+        warn!(
+            shard = shard.name, leader = %leader.name, epoch, file = %first.name,
+            "the shard is led by another node than the file names first, since a takeover or a switchover; kv shard switchover \
+             moves the lead"
+        );
+    }
+}
+
 fn local(topology: &Topology, me: &Node, state: &State) -> Local {
     let names: Vec<&str> = topology.shards.iter().map(|shard| shard.name.as_str()).collect();
     let placement_text =
@@ -167,15 +188,18 @@ fn open_pair(
     around: Surroundings,
 ) -> io::Result<(Pair, JoinHandle<()>)> {
     let others = shard.copies.iter().filter(|copy| copy.name != me.name).map(|copy| copy.name.clone());
-    let leads = around.map.leader_of(&shard).name == me.name;
-    // A replica's file may be a copy of the leader's: those cursors are the leader's business, and would hold its log.
-    let remembered = if leads { &state.cursors[..] } else { &[] };
-    let leader = Arc::new(Mutex::new(Leader::new(others, remembered)));
+    let leads = matches!(around.map.part_of(&shard, &me.name), Part::Lead(_));
+    // A replica's file may be a copy of the leader's: those cursors are the leader's business, and would hold its log. Nor
+    // does one count that is of an earlier leadership, and not on this history.
+    let on_history = |cursor: &Option<Cursor>| matches!(state.history.standing(cursor.as_ref()), Standing::On(_));
+    let remembered = state.cursors.iter().filter(|(_, cursor)| leads && on_history(cursor)).cloned();
+    let leader = Arc::new(Mutex::new(Leader::new(others, &remembered.collect::<Vec<_>>())));
     let upkeep = upkeep_source(Arc::clone(&leader), Arc::clone(&around.settings), around.clock.clone());
     let (min_free_bytes, metrics) = (around.settings.min_free_bytes, Arc::clone(&around.metrics));
     let options = writer::Options { shard: shard.index, min_free_bytes, metrics };
     let writer = Writer::new(engine, state, around.clock.clone(), options, Box::new(upkeep));
     let (handle, thread) = writer::spawn(writer)?;
-    let copy = Opened { writer: handle, leader, files, incarnation: Incarnation(around.random.id()) };
+    let keeper = Arc::new(Keeper::new(Arc::clone(&around.map), handle.clone()));
+    let copy = Opened { writer: handle, leader, files, keeper, incarnation: Incarnation(around.random.id()) };
     Ok((Pair::new(shard, me.clone(), copy, state, around), thread))
 }

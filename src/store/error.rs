@@ -171,6 +171,12 @@ impl Error {
         self
     }
 
+    /// Nothing was done, for the node that was asked does not lead: another may be asked instead.
+    #[must_use]
+    pub fn was_not_led(&self) -> bool {
+        self.code == Code::NoLeader && self.applied == Applied::No
+    }
+
     /// Whether asking again later can help.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

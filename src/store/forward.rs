@@ -15,6 +15,7 @@ use crate::clock::millis;
 use crate::config::{Node, Shard};
 use crate::metrics;
 use crate::peer::{Ask, CallError, Class, Kind, RefusalCode};
+use crate::types::Epoch;
 
 /// A peer has so long to answer after the last byte was passed on (API.md, section 3).
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -47,6 +48,10 @@ impl Store {
         let result = match reply {
             Ok(Reply::Answer(answer)) => return Ok(answer),
             Ok(Reply::Error(error)) => error,
+            Ok(Reply::Moved(epoch)) => {
+                self.map.merge(node.shard, &epoch);
+                moved(node, &epoch)
+            }
             Ok(Reply::UseBulk) => Error::new(Code::Internal, format!("{} answered another question", node.name))
                 .applied(if is_write { Applied::Unknown } else { Applied::No }),
             Err(error) => describe(&error, node, is_write),
@@ -86,6 +91,15 @@ pub(super) fn outcomes() -> impl Iterator<Item = &'static str> {
 /// The place of a result among [`outcomes`].
 fn outcome_index(result: &Result<Answer, Error>) -> usize {
     result.as_ref().map_or_else(|error| error.code.index().saturating_add(1), |_| 0)
+}
+
+/// The node that was asked does not lead the shard; nothing was done.
+fn moved(node: &Node, epoch: &Epoch) -> Error {
+    let detail = format!(
+        "node {} does not lead the shard any more: {} does, in epoch {}",
+        node.name, epoch.leader, epoch.number
+    );
+    Error::new(Code::NoLeader, detail).hint("nothing was done; try again in a second")
 }
 
 /// Says what a failed call means to the client.

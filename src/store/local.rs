@@ -10,8 +10,29 @@ use crate::storage::writer::Refusal;
 use crate::storage::{self, Role};
 use crate::types::{Change, Key, Mutation, Space};
 
+/// How often one request waits until it is known who leads: once, or a few times when a change of hands is broken off.
+/// Beyond it, it is refused.
+const LOOKS_MAX: usize = 32;
+
 /// Serves a read or a write. A write returns when it is durable, or when its time is over.
 pub(super) async fn execute(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {
+    let mut result = execute_once(pair, place, clock, call).await;
+    for _ in 0..LOOKS_MAX {
+        if !(result.as_ref().is_err_and(Error::was_not_led) && is_worth_another_look(pair, clock, call).await) {
+            break;
+        }
+        result = execute_once(pair, place, clock, call).await;
+    }
+    result
+}
+
+/// While it is not known who leads, what was not done waits, and is looked at again.
+async fn is_worth_another_look(pair: &Pair, clock: &Clock, call: &Call) -> bool {
+    let left = call.deadline.saturating_duration_since(clock.now());
+    !left.is_zero() && (pair.wait_until_settled(left).await || pair.is_leading())
+}
+
+async fn execute_once(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {
     let result = match &call.operation {
         Operation::Get { key } => return read(pair, place, clock, key, call.consistency),
         Operation::Put { key, content } => write(pair, place, clock, call, key, Change::Put(content.clone())).await,
@@ -98,8 +119,9 @@ fn not_leading(pair: &Pair) -> Error {
     }
     let detail = match pair.duty() {
         Duty::Starting => format!("shard {name} is starting: its leader asks its replicas what they hold"),
-        Duty::Halted(halt) => halt.to_string(),
-        Duty::Leading => format!("shard {name} is starting"),
+        Duty::Halted(halt) | Duty::StandingAside(halt) => halt.to_string(),
+        Duty::Leading => format!("another node begins to lead shard {name}"),
+        Duty::Following if pair.had_full_copy() => format!("node {} is a replica of shard {name}", pair.me.name),
         Duty::Following => format!("this replica of shard {name} has no full copy yet"),
     };
     Error::new(Code::NoLeader, detail).hint(
@@ -129,6 +151,12 @@ fn refused(pair: &Pair, refusal: Refusal) -> Error {
         Refusal::Closed(detail) => {
             Error::new(Code::NoLeader, detail).hint("nothing was written; try again when the shard has a leader")
         }
+        Refusal::Held => {
+            Error::new(Code::NoLeader, refusal.to_string()).hint("nothing was written; try again in a second")
+        }
+        Refusal::Fenced => Error::new(Code::NoLeader, refusal.to_string()).applied(Applied::Unknown).hint(
+            "it may last, or be lost with what the former leader alone holds: read the key before you write it again",
+        ),
         Refusal::DeadlinePassed => Error::new(Code::Deadline, refusal.to_string())
             .hint("nothing was written: the shard is slow or overloaded; allow more time, or write less at once"),
         Refusal::Overloaded | Refusal::NoRoom => {

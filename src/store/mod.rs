@@ -21,6 +21,7 @@ mod problems;
 mod report;
 mod route;
 mod serve;
+pub mod shards;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -101,19 +102,31 @@ impl Store {
     }
 
     /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself once this was
-    /// polled.
+    /// polled. What was not done because the shard is led elsewhere by now is passed on there, once (rule 22).
     pub async fn execute(self: &Arc<Self>, call: Call) -> Result<Answer, Error> {
         let shard = self.shard_of(call.operation.key());
+        let asked = self.map.leader_of(shard).name.clone();
+        match self.try_to_carry_out(shard, &call).await {
+            Err(error) if error.was_not_led() && self.map.leader_of(shard).name != asked => {
+                self.try_to_carry_out(shard, &call).await
+            }
+            result => result,
+        }
+    }
+
+    async fn try_to_carry_out(self: &Arc<Self>, shard: &Shard, call: &Call) -> Result<Answer, Error> {
         let at = self.situation(shard);
         match route(call.operation.is_write(), call.consistency, call.reach, at) {
             Route::Local => match self.copies.get(&shard.index) {
-                Some(pair) => local::execute(pair, &self.place_of(&pair.me), &self.clock, &call).await,
+                Some(pair) => local::execute(pair, &self.place_of(&pair.me), &self.clock, call).await,
                 None => Err(self.wrong_shard(shard)),
             },
             Route::WrongShard => Err(self.wrong_shard(shard)),
-            Route::Forward(node) if call.operation.is_write() => self.carry(node.clone(), shard.index, call).await,
-            Route::Forward(node) => self.forward(node, shard, &call).await,
-            Route::ForwardToAny(nodes) => self.forward_to_any(&nodes, shard, &call).await,
+            Route::Forward(node) if call.operation.is_write() => {
+                self.carry(node.clone(), shard.index, call.clone()).await
+            }
+            Route::Forward(node) => self.forward(node, shard, call).await,
+            Route::ForwardToAny(nodes) => self.forward_to_any(&nodes, shard, call).await,
         }
     }
 
@@ -158,7 +171,7 @@ impl Store {
             me: &self.me,
             leader: self.map.leader_of(shard),
             copies: &shard.copies,
-            leads_here: pair.is_some_and(|pair| pair.is_leading()),
+            leads_here: pair.is_some_and(|pair| pair.leads()),
             serves_any_here: pair.is_some_and(|pair| pair.serves_any()),
         }
     }

@@ -34,6 +34,17 @@ pub enum Refused {
     /// It cannot be done now, or not here.
     #[error("{0}")]
     Conflict(String),
+    /// Something speaks against it.
+    #[error("{detail}")]
+    Warned {
+        /// What.
+        detail: String,
+        /// What to do instead.
+        hint: String,
+    },
+    /// It was begun, cannot be taken back, and is not confirmed yet.
+    #[error("{0}")]
+    Unconfirmed(String),
     /// The disk failed, or we did.
     #[error("{0}")]
     Failed(String),

@@ -83,6 +83,9 @@ impl Store {
                 "kv status --watch; its log says whom it waits for",
             ),
             Duty::Halted(halt) => Problem::new("halted", format!("shard {shard}: {}", halt.why), halt.next),
+            Duty::StandingAside(halt) => {
+                Problem::new("standing-aside", format!("shard {shard}: {}", halt.why), halt.next)
+            }
             Duty::Following => {
                 let state = pair.follow_state();
                 let detail = state.problem()?;

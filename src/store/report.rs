@@ -124,9 +124,10 @@ impl Store {
     }
 
     async fn copy_status(&self, pair: &Pair) -> CopyStatus {
-        let would_lead = pair.duty() != Duty::Following;
+        let would_lead = !matches!(pair.duty(), Duty::Following | Duty::StandingAside(_));
         let now = self.clock.now();
-        let since = if would_lead { Some(pair.duty_since()) } else { pair.follow_since() };
+        let follows = pair.duty() == Duty::Following;
+        let since = if follows { pair.follow_since() } else { Some(pair.duty_since()) };
         let (stats, epoch) = (pair.engine().stats().unwrap_or_default(), pair.epoch());
         let leader = self.map.leader_of(&pair.shard);
         CopyStatus {
@@ -231,6 +232,7 @@ pub(super) fn duty_name(pair: &Pair) -> &'static str {
         Duty::Starting => "starting",
         Duty::Leading => "leading",
         Duty::Halted(_) => "halted",
+        Duty::StandingAside(_) => "standing-aside",
         Duty::Following => pair.follow_state().name(),
     }
 }
@@ -256,7 +258,7 @@ fn check_duty(pair: &Pair, question: Readiness) -> Check {
     let (can_do_its_role, detail) = match pair.duty() {
         Duty::Leading => (true, "leads".into()),
         Duty::Starting => (false, "starting: asks its replicas what they hold".into()),
-        Duty::Halted(halt) => (false, halt.to_string()),
+        Duty::Halted(halt) | Duty::StandingAside(halt) => (false, halt.to_string()),
         Duty::Following if pair.had_full_copy() => {
             (true, format!("replica, {}, at seq {}", pair.follow_state().name(), pair.writer.published().end()))
         }

@@ -12,11 +12,12 @@ use super::forward::SMALL_BYTES_MAX;
 use super::local;
 use super::wire::{Forwarded, Reply as Forward};
 use crate::clock::millis;
-use crate::cluster::exchange::Facts;
+use crate::cluster::{canvass, exchange};
 use crate::peer::{Class, Envelope, Kind, Met, Reply, Request, Service};
 use crate::replication::pair::Pair;
+use crate::replication::pair::grant::{Grant, GrantAnswer};
 use crate::replication::pair::wire::{Inspect, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
-use crate::types::{Key, Malformed};
+use crate::types::{Epoch, Key, Malformed, ShardIndex};
 
 impl Service for Store {
     /// Small operations take no task: a point read costs less than one, and a write is in the writer's queue once it was
@@ -26,17 +27,19 @@ impl Service for Store {
         if !is_forward || request.envelope.class == Class::Bulk {
             return Met::Waits(request);
         }
-        let Request { envelope, body } = request;
         let began = self.clock.now();
-        self.learn(&envelope);
-        let reply = match Forwarded::decode(body) {
+        self.learn(&request.envelope);
+        let reply = match Forwarded::decode(request.body.clone()) {
             Ok(Forwarded { operation: Operation::Get { key }, consistency }) => {
-                Reply::served(self.serve_read(&envelope, &key, consistency, began).encode())
+                match self.serve_read(&request.envelope, &key, consistency, began) {
+                    Some(reply) => Reply::served(reply.encode()),
+                    None => return Met::Waits(request),
+                }
             }
             Ok(forwarded) => {
                 let store = Arc::clone(self);
                 return Met::Begun(Box::pin(async move {
-                    let reply = store.serve_forward(&envelope, forwarded, began).await;
+                    let reply = store.serve_forward(&request.envelope, forwarded, began).await;
                     store.count_peer(Kind::Forward.index(), began);
                     Reply::served(reply.encode())
                 }));
@@ -74,14 +77,21 @@ impl Store {
         self.learn(&envelope);
         let Some(kind) = Kind::from_number(envelope.kind) else { return Reply::unsupported() };
         let answer = match kind {
-            Kind::Facts => Ok(Facts::of(&self.map, &self.local).encode()),
+            Kind::Facts => exchange::answer(&self.map, &self.local, body),
             Kind::Forward => match Forwarded::decode(body) {
                 Ok(forwarded) => Ok(self.serve_forward(&envelope, forwarded, self.clock.now()).await.encode()),
                 Err(error) => Err(error),
             },
-            Kind::Inspect | Kind::Poll | Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotLog => {
-                self.serve_copy(kind, &envelope, body).await
-            }
+            Kind::Promise => match canvass::decode_question(body) {
+                Ok(epoch) => Ok(self.promise(envelope.shard, &epoch).await.encode()),
+                Err(error) => Err(error),
+            },
+            Kind::Inspect
+            | Kind::Poll
+            | Kind::SnapshotBegin
+            | Kind::SnapshotChunk
+            | Kind::SnapshotLog
+            | Kind::Grant => self.serve_copy(kind, &envelope, body).await,
         };
         answer.map_or_else(|_| Reply::unsupported(), Reply::served)
     }
@@ -89,13 +99,14 @@ impl Store {
     /// A forwarded operation: served here, or refused. It is never forwarded again.
     async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded, began: Instant) -> Forward {
         let Forwarded { operation, consistency } = forwarded;
-        if let Operation::Get { key } = &operation {
-            return self.serve_read(envelope, key, consistency, began);
-        }
-        let pair = match self.owned(envelope, operation.key(), true) {
+        let pair = match self.owned(envelope, operation.key()) {
             Ok(pair) => pair,
             Err(error) => return Forward::Error(error),
         };
+        let needs_leader = operation.is_write() || consistency == Consistency::Leader;
+        if let (true, Some(epoch)) = (needs_leader, self.moved(pair)) {
+            return Forward::Moved(epoch);
+        }
         let call = Call {
             operation,
             consistency,
@@ -106,32 +117,59 @@ impl Store {
         // Once this was polled the work does not end with the peer's connection.
         let result = local::execute(pair, &self.place_of(&pair.me), &self.clock, &call).await;
         self.log_forwarded(envelope, &pair.shard.name, &result, began);
-        result.map_or_else(Forward::Error, Forward::Answer)
+        self.rendered(envelope, pair, result)
     }
 
-    fn serve_read(&self, envelope: &Envelope, key: &Key, consistency: Consistency, began: Instant) -> Forward {
-        let pair = match self.owned(envelope, key, consistency == Consistency::Leader) {
+    /// A read that waits for nobody; none when it has to wait until it is known who leads.
+    fn serve_read(&self, envelope: &Envelope, key: &Key, consistency: Consistency, began: Instant) -> Option<Forward> {
+        let pair = match self.owned(envelope, key) {
             Ok(pair) => pair,
-            Err(error) => return Forward::Error(error),
+            Err(error) => return Some(Forward::Error(error)),
         };
+        if let (true, Some(epoch)) = (consistency == Consistency::Leader, self.moved(pair)) {
+            return Some(Forward::Moved(epoch));
+        }
         let result = local::read(pair, &self.place_of(&pair.me), &self.clock, key, consistency);
+        if result.as_ref().is_err_and(Error::was_not_led) && pair.is_unsettled() {
+            return None;
+        }
         self.log_forwarded(envelope, &pair.shard.name, &result, began);
+        Some(self.rendered(envelope, pair, result))
+    }
+
+    /// What the node that forwarded is told.
+    fn rendered(&self, envelope: &Envelope, pair: &Pair, result: Result<Answer, Error>) -> Forward {
         match result {
             Ok(answer) if is_too_large(&answer, envelope.class) => Forward::UseBulk,
             Ok(answer) => Forward::Answer(answer),
-            Err(error) => Forward::Error(error),
+            Err(error) => match self.moved(pair).filter(|_| error.was_not_led()) {
+                Some(epoch) => Forward::Moved(epoch),
+                None => Forward::Error(error),
+            },
+        }
+    }
+
+    /// The epoch in which another node leads the shard.
+    fn moved(&self, pair: &Pair) -> Option<Epoch> {
+        let leads_elsewhere = self.map.leader_of(&pair.shard).name != self.me.name;
+        if leads_elsewhere { self.map.epoch_of(pair.shard.index) } else { None }
+    }
+
+    /// Promises to let another node lead; the promise stands in this node's own file, whatever the shard.
+    async fn promise(&self, shard: ShardIndex, epoch: &Epoch) -> canvass::Answer {
+        match self.copies.values().next() {
+            Some(pair) => pair.promise(shard, epoch).await,
+            None => {
+                canvass::Answer::Refused { detail: format!("node {} has no file to write a promise to", self.me.name) }
+            }
         }
     }
 
     /// This node's copy of the key's shard, unless the sender is wrong about it.
-    fn owned(&self, envelope: &Envelope, key: &Key, needs_leader: bool) -> Result<&Pair, Error> {
+    fn owned(&self, envelope: &Envelope, key: &Key) -> Result<&Pair, Error> {
         let shard = self.map.topology().placement.shard_of(key);
         let pair = self.copies.get(&shard).filter(|_| shard == envelope.shard);
-        let pair = pair.ok_or_else(|| self.second_hop(shard))?;
-        if needs_leader && self.map.leader_of(&pair.shard).name != self.me.name {
-            return Err(self.second_hop(shard));
-        }
-        Ok(pair)
+        pair.map(|pair| &**pair).ok_or_else(|| self.second_hop(shard))
     }
 
     /// The owner's side of a forwarded request, under the request id of the node where it arrived. What is this node's
@@ -151,7 +189,7 @@ impl Store {
         }
     }
 
-    fn second_hop(&self, shard: crate::types::ShardIndex) -> Error {
+    fn second_hop(&self, shard: ShardIndex) -> Error {
         let name = self.map.topology().shard(shard).map_or_else(|| shard.to_string(), |shard| shard.name.clone());
         Error::new(
             Code::ForwardingLoop,
@@ -179,13 +217,21 @@ impl Store {
                 let inspection = pair.answer_inspect(inspect).await;
                 inspection.map_err(|_| Malformed("the copy cannot be read"))?.encode()
             }
+            Kind::Grant => {
+                let grant = Grant::decode(body)?;
+                match pair {
+                    Some(pair) => pair.accept_grant(grant).await,
+                    None => GrantAnswer::Refused { detail: self.no_copy(envelope) },
+                }
+                .encode()
+            }
             Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotLog => {
                 let Some(pair) = pair else {
                     return Ok(SnapshotAnswer::Ended { detail: self.no_copy(envelope) }.encode());
                 };
                 serve_snapshot(&pair, kind, envelope, body).await?.encode()
             }
-            Kind::Facts | Kind::Forward => unreachable!("served by the store as a whole"),
+            Kind::Facts | Kind::Forward | Kind::Promise => unreachable!("served by the store as a whole"),
         })
     }
 

@@ -185,7 +185,8 @@ pub struct CopyStatus {
     pub index: u32,
     /// `leader` or `replica`.
     pub role: String,
-    /// What it is doing: a leader is `leading`, `starting`, `halted` or `failed`; a replica as [`ReplicaStatus::state`].
+    /// What it is doing: a leader is `leading`, `starting`, `halted` or `failed`; a copy that has given the lead away, and does
+    /// not follow another yet, is `standing-aside`; a replica as [`ReplicaStatus::state`].
     pub state: String,
     /// For how long it has been doing that, in milliseconds; none: since it started.
     pub since_ms: Option<u64>,
@@ -226,6 +227,107 @@ pub struct ReplicaStatus {
     pub state: String,
     /// For how long it has not polled, or its leader has been halted, in milliseconds; none while all is well.
     pub since_ms: Option<u64>,
+}
+
+/// `/admin/v1/shards/{shard}/takeover`: what a takeover would come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeoverPlan {
+    /// The shard's name.
+    pub shard: String,
+    /// Who leads it, as far as is known.
+    pub leader: String,
+    /// Where that one listens.
+    pub leader_address: String,
+    /// In which epoch.
+    pub epoch: u64,
+    /// The copy that would lead.
+    pub to: String,
+    /// Where that one listens.
+    pub address: String,
+    /// The epoch that would begin.
+    pub next_epoch: u64,
+    /// The last entry of that copy; none when it does not answer.
+    pub end: Option<u64>,
+    /// Entries that are known to have been, and that it lacks: at least so many would be lost.
+    pub missing: Option<u64>,
+    /// The copy that holds the most of those that could lead.
+    pub best: Option<String>,
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// Those that do not answer.
+    pub silent: Vec<String>,
+    /// Every copy of the shard.
+    pub copies: Vec<PlanCopy>,
+    /// All that speaks against it.
+    pub objections: Vec<ObjectionView>,
+}
+
+/// A copy in a [`TakeoverPlan`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanCopy {
+    /// The node's name.
+    pub node: String,
+    /// Its address.
+    pub address: String,
+    /// `leading`, `whole`, `never whole`, `halted`, `failed`, `silent` or `unknown`.
+    pub state: String,
+    /// Its last entry.
+    pub end: Option<u64>,
+    /// The leader's last entry, as this replica heard it last.
+    pub heard_end: Option<u64>,
+    /// How long ago, in milliseconds.
+    pub heard_ms: Option<u64>,
+}
+
+/// Something that speaks against a takeover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectionView {
+    /// A sentence.
+    pub what: String,
+    /// What to do instead.
+    pub next: String,
+    /// `force` goes on in spite of it.
+    pub can_be_forced: bool,
+}
+
+/// `POST /admin/v1/shards/{shard}/takeover`: what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenOver {
+    /// The shard's name.
+    pub shard: String,
+    /// Who leads it now.
+    pub leader: String,
+    /// Where that one listens.
+    pub address: String,
+    /// The epoch that began.
+    pub epoch: u64,
+    /// The last entry of the copy, at which it began.
+    pub end: u64,
+    /// Entries that are known to have been, and that it lacks: at least so many are lost.
+    pub missing: u64,
+    /// Nodes that have promised.
+    pub promised: usize,
+    /// Nodes that there are.
+    pub nodes: usize,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// `POST /admin/v1/shards/{shard}/switchover`: what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOver {
+    /// The shard's name.
+    pub shard: String,
+    /// Who leads it now.
+    pub leader: String,
+    /// Where that one listens.
+    pub address: String,
+    /// The epoch that began.
+    pub epoch: u64,
+    /// The last entry before it.
+    pub end: u64,
+    /// For how long writes waited, in milliseconds.
+    pub paused_ms: u64,
 }
 
 /// `/admin/v1/replica/reset`: what a replica threw away.

@@ -10,7 +10,7 @@ use super::error::{Applied, Code, Error};
 use crate::storage::Role;
 use crate::types::codec::{self, Malformed, Reader};
 use crate::types::entry::{OP_DELETE, decode_change, decode_key, encode_put};
-use crate::types::{Change, Key, Record, Version};
+use crate::types::{Change, Epoch, Key, Record, Version};
 
 /// Stands after the key of a read.
 const NO_CHANGE: u8 = 0;
@@ -33,6 +33,8 @@ pub(super) enum Reply {
     Answer(Answer),
     /// The error, likewise.
     Error(Error),
+    /// Nothing was done: the shard is led in this epoch, by another node (rule 22).
+    Moved(Epoch),
     /// The value is too large for this connection: ask again by the bulk one. Only reads are answered so.
     UseBulk,
 }
@@ -89,6 +91,7 @@ fn take_consistency(reader: &mut Reader) -> Result<Consistency, Malformed> {
 const REPLY_ANSWER: u8 = 1;
 const REPLY_ERROR: u8 = 2;
 const REPLY_USE_BULK: u8 = 3;
+const REPLY_MOVED: u8 = 4;
 
 impl Reply {
     /// The reply as bytes.
@@ -106,6 +109,10 @@ impl Reply {
                 put_error(&mut out, error);
             }
             Reply::UseBulk => out.put_u8(REPLY_USE_BULK),
+            Reply::Moved(epoch) => {
+                out.put_u8(REPLY_MOVED);
+                epoch.encode(&mut out);
+            }
         }
         out.freeze()
     }
@@ -119,6 +126,7 @@ impl Reply {
             }
             Reply::Error(error) => error.detail.len() + error.hint.len() + 96,
             Reply::UseBulk => 1,
+            Reply::Moved(epoch) => epoch.leader.as_str().len() + 16,
         }
     }
 
@@ -132,6 +140,7 @@ impl Reply {
             }
             REPLY_ERROR => Ok(Reply::Error(take_error(&mut reader)?)),
             REPLY_USE_BULK => Ok(Reply::UseBulk),
+            REPLY_MOVED => Ok(Reply::Moved(Epoch::decode(&mut reader)?)),
             _ => Err(Malformed("a reply of a newer program")),
         }
     }
@@ -259,7 +268,7 @@ fn take_error(reader: &mut Reader) -> Result<Error, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Content, Incarnation, Seq};
+    use crate::types::{Content, Incarnation, NodeName, Seq};
 
     fn key() -> Key {
         Key::new(&b"\x00k\xff"[..], 10).unwrap()
@@ -321,7 +330,10 @@ mod tests {
                 assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
             }
         }
-        assert_eq!(Reply::decode(Reply::UseBulk.encode(), &place(2)), Ok(Reply::UseBulk));
+        let moved = Reply::Moved(Epoch { number: 300, leader: NodeName::new("A/1") });
+        for reply in [Reply::UseBulk, moved] {
+            assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
+        }
         for (_, code) in CODES {
             let reply = Reply::Error(Error::new(code, "detail").leader("127.0.0.2:8080"));
             assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));

@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::led::{copy, take_over, wait_followed, wait_leads};
 use crate::support::raw::{self, Request};
-use crate::support::{Cluster, Spec, wait};
+use crate::support::{At, Cluster, Spec, wait};
 
 /// A queue that a hundred entries fill, and a log that keeps next to nothing.
 const SMALL_QUEUE: &str = "[replication]\nlog_retain_bytes = 4096\nqueue_entries_max = 100\n";
@@ -139,4 +140,40 @@ fn snapshot_that_would_break_the_queues_bound_ends_and_is_retried() {
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
     holds_all(&cluster);
+}
+
+/// The leader dies while a replica receives a snapshot. The copy that is whole takes over, and the other receives its
+/// snapshot from that; or the one with the old copy takes over, when an operator wants that, and serves what it had.
+#[test]
+fn takeover_during_a_snapshot_by_the_whole_copy_or_by_the_old_one() {
+    for forced in [false, true] {
+        let cluster = Cluster::start(Spec::shards(1).replicas(2).config(SMALL_QUEUE));
+        let (leader, old, whole) = (cluster.leader(0), cluster.replica(0), At { shard: 0, copy: 2 });
+        cluster.put_key(leader, b"old", b"v").expect(201);
+        cluster.wait_converged();
+        assert!(cluster.stop(old).success());
+        fill(&cluster);
+        wait_followed(&cluster, leader);
+        cluster.launch(old);
+        wait_receiving(&cluster);
+        cluster.kill9(leader);
+        let said = take_over(&cluster, whole, old, &[]);
+        assert!(said.code == 1 && said.err.contains("Hyderabad/2 holds 200 entries more"), "{said:?}");
+        if !forced {
+            assert_eq!(take_over(&cluster, whole, whole, &[]).code, 0);
+            wait_leads(&cluster, whole);
+            wait_followed(&cluster, whole);
+            assert!((0..RECORDS).all(|n| cluster.local(old, &key(n)).is_some()), "it received the new leader's copy");
+        } else {
+            let said = take_over(&cluster, whole, old, &["--force"]);
+            assert_eq!(said.code, 0, "{said:?}");
+            wait_leads(&cluster, old);
+            assert_eq!(copy(&cluster, old).2, 1, "it leads with the copy that it had");
+            cluster.put_key(whole, b"old", b"new").expect(204);
+            cluster.kill9(old);
+            cluster.restart(old);
+            assert_eq!(cluster.local(old, b"old").as_deref(), Some(&b"new"[..]), "and that was its file");
+            assert!(!incoming(&cluster).exists());
+        }
+    }
 }

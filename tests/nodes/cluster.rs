@@ -144,6 +144,11 @@ impl Cluster {
         execute(&self.store(at), put(key, value), Consistency::Leader, WRITE_MAX).await
     }
 
+    /// A write that may not take long.
+    pub(crate) async fn put_soon(&self, at: usize, key: &str, value: String) -> Result<Answer, Error> {
+        execute(&self.store(at), put(key, value), Consistency::Leader, Duration::from_millis(500)).await
+    }
+
     pub(crate) async fn delete(&self, at: usize, key: &str) -> Result<Answer, Error> {
         execute(&self.store(at), Operation::Delete { key: named(key) }, Consistency::Leader, WRITE_MAX).await
     }
@@ -181,6 +186,26 @@ impl Cluster {
         until(&format!("node {at} is {state}"), async || {
             let found = self.status(at).await.state;
             if found == state { Ok(()) } else { Err(format!("{found}\n{}", self.problems().await)) }
+        })
+        .await;
+    }
+
+    /// Waits until every running copy holds exactly what this one holds.
+    pub(crate) async fn wait_same(&self, leader: usize) {
+        for at in (0..self.slots.len()).filter(|at| *at != leader && self.slots[*at].running.is_some()) {
+            until(&format!("node {at} equals node {leader}"), async || {
+                compare(&Contents::of(self.disk(leader))?, &Contents::of(self.disk(at))?)
+            })
+            .await;
+        }
+    }
+
+    /// Waits until a node has written down what it knows of the shard's leader.
+    pub(crate) async fn wait_known(&self, at: usize, epoch: u64) {
+        until(&format!("node {at} has epoch {epoch} on its disk"), async || {
+            let state = self.disk(at).look().state().unwrap();
+            let known = self.store(at).cluster().shards[0].epoch;
+            if state.leadership.is_some() && known == epoch { Ok(()) } else { Err(format!("{known}, {state:?}")) }
         })
         .await;
     }
@@ -260,6 +285,20 @@ pub(crate) async fn execute(
     within: Duration,
 ) -> Result<Answer, Error> {
     store.execute(call(operation, consistency, Reach::Forward, within)).await
+}
+
+/// A write through a node.
+pub(crate) async fn write(store: &Arc<Store>, key: &str, value: &str) -> Result<Answer, Error> {
+    execute(store, put(key, value.to_owned()), Consistency::Leader, WRITE_MAX).await
+}
+
+/// The leader's value, through a node.
+pub(crate) async fn read(store: &Arc<Store>, key: &str) -> Result<Option<String>, Error> {
+    let answer = execute(store, Operation::Get { key: named(key) }, Consistency::Leader, WRITE_MAX).await?;
+    Ok(match answer.outcome {
+        Outcome::Found(record) => Some(String::from_utf8_lossy(&record.content.value).into_owned()),
+        _ => None,
+    })
 }
 
 /// Waits until `check` is content; panics with its last complaint.

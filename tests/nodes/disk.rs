@@ -24,6 +24,10 @@ pub(crate) enum Moment {
     Chunk,
     /// Entries are about to be read.
     Entries,
+    /// Who leads, or is promised to, is about to be written down.
+    Deciding,
+    /// That is durable, and nobody was told.
+    Decided,
 }
 
 type Hook = Arc<dyn Fn(Moment) + Send + Sync>;
@@ -150,6 +154,8 @@ impl Engine for Probe {
     fn commit(&self, batch: &Batch) -> Result<(), Error> {
         if self.is_incoming {
             self.hooks.call(Moment::Receiving);
+        } else if batch.leadership.is_some() {
+            self.hooks.call(Moment::Deciding);
         }
         {
             let alive = self.alive.read();
@@ -160,6 +166,9 @@ impl Engine for Probe {
         }
         if !batch.append.is_empty() && !self.is_incoming {
             self.hooks.call(Moment::Committed);
+        }
+        if batch.leadership.is_some() && !self.is_incoming {
+            self.hooks.call(Moment::Decided);
         }
         Ok(())
     }
@@ -229,6 +238,7 @@ impl Disk {
             shard_uid: state.shard_uid,
             cluster_uid: state.cluster_uid,
             epoch: state.epoch,
+            leadership: state.leadership,
             role: state.role,
             ..Batch::default()
         };

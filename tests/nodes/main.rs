@@ -12,6 +12,8 @@ mod net;
 
 mod catching_up;
 mod failed_commits;
+mod handing_over;
 mod lost_leader;
 mod outcomes;
 mod snapshots;
+mod taking_over;

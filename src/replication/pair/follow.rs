@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::follower::{FollowState, Step, step};
 use super::wire::{Poll, PollAnswer};
 use super::{Duty, Pair};
+use crate::cluster::Part;
 use crate::config::Node;
 use crate::metrics::Polled;
 use crate::peer::{Ask, CallError, Class, Kind};
@@ -27,19 +28,27 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 type Setback = FollowState;
 
 impl Pair {
-    /// Follows the shard's leader for as long as the node runs.
-    pub async fn follow(self: Arc<Self>) {
+    /// Follows the shard's leader, whoever that is, until the map gives this node another part, or the store fails.
+    pub(super) async fn follow(&self) {
+        if matches!(self.duty(), Duty::Leading | Duty::StandingAside(_)) {
+            self.forget_following();
+        }
         let role = Facts { role: Some(Role::Replica), ..Facts::default() };
         if let Err(refusal) = self.writer.set_mode(Mode::Following, role).await {
             self.enter(FollowState::Stuck(refusal.to_string()));
             return; // the store has failed: nothing changes that but a restart
         }
         self.enter_duty(Duty::Following);
+        self.forget_replicas();
         let files = Arc::clone(&self.files);
         let _ = tokio::task::spawn_blocking(move || files.discard_incoming()).await; // one that broke off with a process before
         let mut backoff = BACKOFF_FIRST;
         loop {
             self.maybe_reset().await;
+            let known = self.ballot();
+            if self.part() != Part::Follow {
+                return;
+            }
             match self.follow_once().await {
                 Ok(()) => backoff = BACKOFF_FIRST,
                 Err(setback) => {
@@ -47,6 +56,7 @@ impl Pair {
                     tokio::select! {
                         () = sleep(self.around.random.jitter(backoff, 0.5)) => {}
                         () = self.resets.arrived.notified() => {}
+                        () = self.news_since(&known) => backoff = BACKOFF_FIRST,
                     }
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
@@ -56,6 +66,7 @@ impl Pair {
 
     /// One poll, and what follows from its answer.
     async fn follow_once(&self) -> Result<(), Setback> {
+        self.check_promises()?;
         let sent = self.around.clock.now();
         let answer = self.poll().await;
         let (counters, shard) = self.counters();
@@ -85,11 +96,24 @@ impl Pair {
         Ok(PollAnswer::decode(self.ask_leader(leader, Class::Replication, Kind::Poll, body, wait).await?)?)
     }
 
+    /// A node that has promised the shard to another pulls no more from the present leader: what it acknowledged would count
+    /// there, and be lost with the takeover (rule 19).
+    fn check_promises(&self) -> Result<(), Setback> {
+        match self.ballot().bars(&self.epoch()) {
+            None => Ok(()),
+            Some(promise) => Err(FollowState::Away(format!(
+                "this node has promised {} to let it lead in epoch {}, and waits for what comes of it",
+                promise.epoch.leader, promise.epoch.number
+            ))),
+        }
+    }
+
     /// Who leads the shard, as far as this node knows.
     fn current_leader(&self) -> &Node {
         self.around.map.leader_of(&self.shard)
     }
 
+    /// Asks the leader, as long as it leads.
     pub(super) async fn ask_leader(
         &self,
         leader: &Node,
@@ -109,7 +133,11 @@ impl Pair {
             answer_wait: wait,
             total_wait: wait,
         };
-        self.around.pool.ask(ask).await
+        let known = self.ballot();
+        tokio::select! {
+            answer = self.around.pool.ask(ask) => answer,
+            () = self.news_since(&known) => Err(CallError::Lost("the shard's leader has changed".into())),
+        }
     }
 
     fn away_text(&self, error: &CallError) -> String {
@@ -122,8 +150,8 @@ impl Pair {
         let facts = Facts {
             shard_uid: Some(uid),
             cluster_uid: self.around.local.cluster(),
-            epoch: Some(self.epoch()),
-            role: None,
+            epoch: self.around.map.epoch_of(self.shard.index),
+            ..Facts::default()
         };
         self.writer.note(facts).await.map_err(|refusal| stuck(&refusal))?;
         *self.uid.write() = Some(uid);

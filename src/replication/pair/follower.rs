@@ -126,6 +126,8 @@ pub struct Follower {
     had_full_copy: bool,
     /// Sending time of the last poll whose announced end is applied (rule 24).
     fresh_as_of: Option<Instant>,
+    /// The leader's end as it announced it last, and when that was.
+    heard: Option<(Seq, Instant)>,
     /// Sending times and announced ends of later polls, oldest first.
     pending: VecDeque<(Instant, Seq)>,
 }
@@ -140,6 +142,7 @@ impl Follower {
             reported: None,
             had_full_copy,
             fresh_as_of: None,
+            heard: None,
             pending: VecDeque::new(),
         }
     }
@@ -181,9 +184,16 @@ impl Follower {
 
     /// A poll sent then was answered with this end.
     pub fn announced(&mut self, sent: Instant, end: Seq) {
+        self.heard = Some((end, sent));
         if self.pending.len() < PENDING_MAX {
             self.pending.push_back((sent, end));
         }
+    }
+
+    /// The leader's end as it announced it last, and when the poll was sent that it answered.
+    #[must_use]
+    pub fn heard(&self) -> Option<(Seq, Instant)> {
+        self.heard
     }
 
     /// Everything up to this seq is applied; returns whether that is all that was announced.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::Pair;
-use super::wire::{Inspect, Inspection, Lag};
+use super::wire::{CopyState, Heard, Inspect, Inspection, Lag};
+use super::{Duty, Pair};
+use crate::clock::millis;
 use crate::cluster::ClusterMap;
 use crate::config::Node;
 use crate::peer::{Ask, CallError, Class, Kind, Pool};
@@ -42,7 +43,25 @@ impl Pair {
         };
         let cursor = self.writer.published().with_history(|history| history.cursor());
         let lags = if self.is_leading() { self.lags().await } else { Vec::new() };
-        Ok(Inspection { shard_uid: self.uid(), cursor, version, lags })
+        let (state, heard) = (self.copy_state(), self.heard());
+        Ok(Inspection { shard_uid: self.uid(), cursor, version, lags, state, heard })
+    }
+
+    /// What this copy could do for its shard.
+    fn copy_state(&self) -> CopyState {
+        match self.duty() {
+            _ if self.writer.published().is_failed() => CopyState::Failed,
+            Duty::Halted(_) => CopyState::Halted,
+            Duty::Leading if self.is_leading() => CopyState::Leading,
+            _ if self.had_full_copy() => CopyState::Whole,
+            _ => CopyState::Partial,
+        }
+    }
+
+    /// What this replica heard of its leader.
+    fn heard(&self) -> Option<Heard> {
+        let (end, at) = self.follower.lock().heard()?;
+        Some(Heard { end, ms: millis(self.around.clock.now().saturating_duration_since(at)) })
     }
 
     /// How far each replica that was ever seen is behind.

@@ -1,22 +1,26 @@
-//! A leader begins to lead: it asks its copies what they hold before its first write (rule 13), draws the uid if that is
-//! missing (rule 1), and stops when a replica shows that it has lost data.
+//! A leader begins to lead: it asks all nodes whether they know a higher epoch (rule 18), and its copies what they hold,
+//! before its first write (rule 13), draws the uid if that is missing (rule 1), and stops when a replica shows that it has
+//! lost data.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::leader::Mine;
-use super::opening::{self, Holding, Opening};
+use super::opening::{self, Count, Holding, Opening, Word};
 use super::wire::Inspection;
-use super::{Duty, Halt, Held, Pair, inspect};
+use super::{Duty, Halt, Held, Pair, Surroundings, inspect};
+use crate::cluster::{Part, exchange};
 use crate::config::{Node, StartAlone};
 use crate::peer::CallError;
 use crate::storage::Role;
-use crate::storage::writer::{Facts, Mode};
+use crate::storage::writer::{Facts, Leave, Mode, Refusal, STALE_AFTER};
 use crate::types::{ClusterUid, Epoch, NodeName, ShardUid};
 
 /// How long an opening leader waits for its copies (rule 13).
@@ -27,52 +31,202 @@ const QUESTION_WAIT: Duration = Duration::from_millis(500);
 const QUESTION_PAUSE: Duration = Duration::from_millis(50);
 /// A halted leader asks again in so long: its operator may have decided.
 const HALTED_PAUSE: Duration = Duration::from_secs(1);
+/// A leader that finds its shard promised to another asks again in so long.
+const PROMISED_PAUSE: Duration = Duration::from_millis(200);
+/// A leader's leave to take writes is renewed so often.
+const RENEW_PAUSE: Duration = Duration::from_millis(100);
+const _: () = assert!(RENEW_PAUSE.as_millis() * 5 < STALE_AFTER.as_millis(), "a busy machine is no reason to ask");
 /// Between two looks at whether the cluster's uid is known and written down.
 const CLUSTER_UID_PAUSE: Duration = Duration::from_millis(100);
 
+/// What was heard while a leader begins.
+#[derive(Debug, Default)]
+struct Answers {
+    copies: BTreeMap<NodeName, Option<Holding>>,
+    has_warned: bool,
+}
+
+impl Answers {
+    /// Says why nothing happens, once.
+    fn warn_once(&mut self, warn: impl FnOnce()) {
+        if !std::mem::replace(&mut self.has_warned, true) {
+            warn();
+        }
+    }
+}
+
+/// Whether a node may lead.
+#[derive(Debug)]
+enum MayLead {
+    /// It may, without having heard from these copies.
+    Yes { silent: Vec<NodeName> },
+    /// It asks again in so long.
+    NotYet(Duration),
+}
+
 impl Pair {
-    /// Leads the shard, once nothing speaks against it, for as long as the node runs. When a replica shows later that
-    /// this leader has lost data, it stops taking writes and asks again.
-    pub async fn lead(self: Arc<Self>) {
-        let mut answers: BTreeMap<NodeName, Option<Holding>> = BTreeMap::new();
-        let mut has_warned = false;
+    /// Leads the shard in this epoch, once nothing speaks against it, until the map gives this node another part, or the
+    /// store fails. When a replica shows that this leader has lost data, it stops taking writes and asks again.
+    pub(super) async fn lead(&self, epoch: &Epoch) {
+        let part = Part::Lead(epoch.clone());
+        self.enter_duty(Duty::Starting);
+        let mut answers = Answers::default();
         loop {
-            answers.extend(self.shown.lock().take().map(|(name, holding)| (name, Some(holding))));
-            for (name, heard) in self.ask_copies().await {
-                let known = answers.entry(name).or_insert(None);
-                *known = heard.or(known.take()); // what was heard once holds until it is heard otherwise
-            }
-            match self.judge_opening(&answers) {
-                Opening::Lead { silent } if self.must_wait_for(&silent) => {
-                    if !std::mem::replace(&mut has_warned, true) {
-                        warn!(
-                            shard = self.shard.name,
-                            ?silent,
-                            "start_alone = \"wait\": taking no writes before more copies \
-                            answer; start them, or set start_alone = \"lead\" and restart this node"
-                        );
+            let may_lead = tokio::select! {
+                () = self.other_part(&part) => return,
+                may_lead = self.find_out(epoch, &mut answers) => may_lead,
+            };
+            match may_lead {
+                MayLead::Yes { silent } => {
+                    if !self.begin_to_lead(epoch, &silent).await {
+                        return; // the store has failed, or another leads
                     }
-                    sleep(HALTED_PAUSE).await;
-                }
-                Opening::Lead { silent } => {
-                    if !self.begin_to_lead(&silent).await {
-                        return; // the store has failed: nothing changes that but a restart
+                    let goes_on = tokio::select! {
+                        goes_on = self.reign(&part) => goes_on,
+                        () = self.keep_mandate(epoch) => false,
+                    };
+                    if !goes_on {
+                        return;
                     }
-                    self.halted.notified().await;
                 }
-                Opening::LostData { copies, detail } => {
-                    self.halt(&copies, &detail).await;
-                    sleep(HALTED_PAUSE).await;
+                MayLead::NotYet(pause) => {
+                    tokio::select! {
+                        () = self.other_part(&part) => return,
+                        () = sleep(pause) => {}
+                    }
                 }
             }
         }
     }
 
-    /// Whether `start_alone` forbids to lead without these copies: it says `wait`, and a majority of the shard's copies,
-    /// this one included, cannot be had.
-    fn must_wait_for(&self, silent: &[NodeName]) -> bool {
-        let copies = self.shard.copies.len();
-        self.around.settings.start_alone == StartAlone::Wait && (copies - silent.len()) * 2 <= copies
+    /// Leads, and does what an operator asks of a leader; true when a replica has shown that this leader lost data, false
+    /// when another part came up.
+    async fn reign(&self, part: &Part) -> bool {
+        loop {
+            let asked = tokio::select! {
+                () = self.other_part(part) => break,
+                () = self.halted.notified() => return true,
+                () = self.switchovers.arrived.notified() => self.switchovers.take(),
+            };
+            if let (Some(asked), Part::Lead(epoch)) = (asked, part) {
+                self.hand_over(epoch, asked).await; // never broken off: it knows itself what speaks against going on
+            }
+        }
+        self.switchovers.refuse(&format!("node {} does not lead shard {} any more", self.me.name, self.shard.name));
+        false
+    }
+
+    /// Renews this leader's leave to take writes, for as long as it leads. When the process stood still for so long that others
+    /// may have taken it for gone, it asks first, as at a start (rule 18); what came to it meanwhile waits for that.
+    async fn keep_mandate(&self, epoch: &Epoch) {
+        let mandate = self.duty.read().mandate.clone();
+        let Some(mandate) = mandate else { return std::future::pending().await };
+        loop {
+            sleep(RENEW_PAUSE).await;
+            if mandate.leave(self.around.clock.now()) == Leave::Stale {
+                warn!(shard = self.shard.name, "this process stood still: asking whether another leads by now");
+                self.ask_again(epoch).await;
+            }
+            mandate.renew(self.around.clock.now());
+        }
+    }
+
+    /// Asks all nodes until nothing speaks against leading. What is established elsewhere ends this leader's leave by itself.
+    async fn ask_again(&self, epoch: &Epoch) {
+        let nodes = self.around.map.topology().nodes().count();
+        loop {
+            match opening::count(&self.ask_nodes(epoch).await, nodes) {
+                Count::Majority => return,
+                Count::Minority { .. } if self.around.settings.start_alone == StartAlone::Lead => return,
+                Count::Minority { .. } | Count::Promised { .. } => sleep(PROMISED_PAUSE).await,
+            }
+        }
+    }
+
+    /// Finds out whether this node may lead: nothing higher is known to a majority of all nodes (rule 18), and no copy holds
+    /// what this one lacks (rule 13). Whoever was just told to lead has found out already.
+    async fn find_out(&self, epoch: &Epoch, answers: &mut Answers) -> MayLead {
+        if self.told_to_lead.lock().take_if(|told| told == epoch).is_some() {
+            return MayLead::Yes { silent: Vec::new() };
+        }
+        answers.copies.extend(self.shown.lock().take().map(|(name, holding)| (name, Some(holding))));
+        let (words, heard) = tokio::join!(self.ask_nodes(epoch), self.ask_copies());
+        for (name, heard) in heard {
+            let known = answers.copies.entry(name).or_insert(None);
+            *known = heard.or(known.take()); // what was heard once holds until it is heard otherwise
+        }
+        let silent = match self.judge_opening(&answers.copies) {
+            Opening::Lead { silent } => silent,
+            Opening::LostData { copies, detail } => {
+                self.halt(&copies, &detail).await;
+                return MayLead::NotYet(HALTED_PAUSE);
+            }
+        };
+        let nodes = self.around.map.topology().nodes().count();
+        let waits = self.around.settings.start_alone == StartAlone::Wait;
+        match opening::count(&words, nodes) {
+            Count::Majority => {}
+            Count::Promised { by, epoch } => {
+                answers.warn_once(|| {
+                    warn!(shard = self.shard.name, node = %by, %epoch, "not leading: that node has promised the shard to another; \
+                        this ends when that one leads or gives up");
+                });
+                return MayLead::NotYet(PROMISED_PAUSE);
+            }
+            Count::Minority { silent } if waits => {
+                answers.warn_once(|| {
+                    warn!(shard = self.shard.name, ?silent, "start_alone = \"wait\": taking no writes before a majority of all \
+                        nodes answers; start them, or set start_alone = \"lead\" and restart this node, or choose who leads: \
+                        kv shard takeover {} --to {} --force", self.shard.name, self.me.name);
+                });
+                return MayLead::NotYet(HALTED_PAUSE);
+            }
+            Count::Minority { silent } => {
+                warn!(
+                    shard = self.shard.name,
+                    ?silent,
+                    "no majority of all nodes answers: leading all the same (start_alone), \
+                    without knowing whether another leads by now; what is written is at risk"
+                );
+            }
+        }
+        if waits && silent.len() * 2 >= self.shard.copies.len() {
+            answers.warn_once(|| {
+                warn!(
+                    shard = self.shard.name,
+                    ?silent,
+                    "start_alone = \"wait\": taking no writes before more copies answer; start \
+                    them, or set start_alone = \"lead\" and restart this node"
+                );
+            });
+            return MayLead::NotYet(HALTED_PAUSE);
+        }
+        MayLead::Yes { silent }
+    }
+
+    /// Asks every other node whether it knows a higher epoch (rule 18), until a majority has said that it does not, at most
+    /// [`OPENING_WAIT`]. What is established is in the map then, and this node's part another.
+    async fn ask_nodes(&self, epoch: &Epoch) -> BTreeMap<NodeName, Word> {
+        let topology = Arc::clone(self.around.map.topology());
+        let others: Vec<&Node> = topology.nodes().filter(|node| node.name != self.me.name).collect();
+        let mut words: BTreeMap<NodeName, Word> = others.iter().map(|node| (node.name.clone(), Word::Silent)).collect();
+        let mut asking: FuturesUnordered<_> = others
+            .into_iter()
+            .map(|node| async move { (node, ask_until_heard(|| self.ask_facts(node)).await) })
+            .collect();
+        while opening::count(&words, words.len() + 1) != Count::Majority
+            && let Some((node, heard)) = asking.next().await
+        {
+            if let Some(facts) = heard {
+                words.insert(node.name.clone(), opening::word(&facts, self.shard.index, epoch));
+            }
+        }
+        words
+    }
+
+    async fn ask_facts(&self, node: &Node) -> Result<exchange::Facts, CallError> {
+        let Surroundings { pool, map, local, .. } = &self.around;
+        exchange::ask(pool, map, local, node, QUESTION_WAIT).await
     }
 
     /// Asks every copy what it holds.
@@ -125,33 +279,37 @@ impl Pair {
             .with_history(|history| opening::judge(Mine { shard_uid: self.uid(), epoch: &epoch, history }, answers))
     }
 
-    /// The epoch in which this copy leads, or knows that another does.
-    #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        let first = || Epoch::first(self.shard.first_leader().name.clone());
-        self.around.map.epoch_of(self.shard.index).unwrap_or_else(first)
-    }
-
-    /// Opens the shard for writes; false when the store does not take even that.
-    async fn begin_to_lead(&self, silent: &[NodeName]) -> bool {
+    /// Opens the shard for writes; false when the store does not take even that, or another leads by now.
+    async fn begin_to_lead(&self, epoch: &Epoch, silent: &[NodeName]) -> bool {
         for name in silent {
             warn!(shard = self.shard.name, replica = %name, "a replica is silent: leading without knowing what it holds");
         }
         let uid = *self.uid.write().get_or_insert_with(|| ShardUid(self.around.random.id()));
-        let epoch = self.epoch();
         let facts = Facts {
             shard_uid: Some(uid),
             cluster_uid: self.around.local.cluster(),
             epoch: Some(epoch.clone()),
             role: Some(Role::Leader),
+            ..Facts::default()
         };
-        let mode = Mode::Leading { epoch: epoch.clone(), incarnation: self.incarnation };
-        match self.writer.set_mode(mode, facts).await {
-            Ok(()) => {
-                self.enter_duty(Duty::Leading);
+        let leading = async {
+            self.keeper.establish(self.shard.index, epoch).await?;
+            let Some(mandate) = self.around.map.mandate(&self.shard, &self.me.name, epoch, self.around.clock.now())
+            else {
+                return Ok(false);
+            };
+            let mode = Mode::Leading { epoch: epoch.clone(), incarnation: self.incarnation, mandate: mandate.clone() };
+            self.writer.set_mode(mode, facts).await?;
+            self.enter_duty_with(Duty::Leading, Some(mandate));
+            Ok::<bool, Refusal>(true)
+        };
+        match leading.await {
+            Ok(true) => {
+                self.around.map.announcements.notify_one();
                 info!(shard = self.shard.name, %epoch, end = self.writer.published().end().0, "leading");
                 true
             }
+            Ok(false) => false,
             Err(refusal) => {
                 error!(shard = self.shard.name, detail = %refusal, "cannot lead: the store does not take it");
                 false
@@ -186,7 +344,7 @@ impl Pair {
             *self.shown.lock() = Some(shown_by);
             let next = "the node is asking its replicas what they hold; kv status says more in a moment".into();
             let duty = Duty::Halted(Halt { why: format!("this leader has lost data: {detail}"), next });
-            *held = Held { duty, since: self.around.clock.now() };
+            *held = Held { duty, since: self.around.clock.now(), mandate: None };
             self.halted.notify_one();
         }
     }

@@ -314,6 +314,9 @@ impl Replica {
 #[must_use]
 pub fn judge(poll: PollFacts<'_>, mine: Mine<'_>) -> Verdict {
     let Some(cursor) = poll.cursor else { return Verdict::After(Seq::ZERO) };
+    if poll.shard_uid != mine.shard_uid && is_of_an_earlier_leadership(cursor, mine) {
+        return Verdict::OffHistory;
+    }
     if poll.shard_uid != mine.shard_uid {
         return Verdict::LostData(format!(
             "replica {} holds data up to seq {} under shard uid {}, this leader's file has {}",
@@ -336,6 +339,14 @@ pub fn judge(poll: PollFacts<'_>, mine: Mine<'_>) -> Verdict {
         )),
         Standing::Off => Verdict::OffHistory,
     }
+}
+
+/// A copy of other data, last written in an epoch before this leader's, while this leader's data goes back to before its
+/// own: it is what a leader that had lost its file began anew with, and an operator has made this copy lead instead. A
+/// leader that lost its own file since then has nothing that is older than its epoch.
+fn is_of_an_earlier_leadership(cursor: &Cursor, mine: Mine<'_>) -> bool {
+    let goes_back = mine.history.rows().first().is_some_and(|first| first.epoch < *mine.epoch);
+    goes_back && cursor.epoch < *mine.epoch
 }
 
 fn uid_text(uid: Option<ShardUid>) -> String {

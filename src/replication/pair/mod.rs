@@ -9,18 +9,24 @@
 //! ```
 //!
 //! What is decided is in pure code: [`leader`] (what a poll means, what may leave the log), [`follower`] (what an answer
-//! means, how fresh the copy is) and [`opening`] (whether a node may lead). What is done stands in [`lead`], [`polls`],
-//! [`follow`], [`receive`] and [`reset`], and the two meet in [`Pair`].
+//! means, how fresh the copy is), [`opening`] (whether a node may lead at its start) and [`takeover`] (whether one may take
+//! over). What is done stands in [`roles`] (lead or follow, as the map says), [`lead`], [`polls`], [`follow`], [`receive`],
+//! [`reset`], [`promote`] and [`switchover`], and the two meet in [`Pair`].
 
 pub mod follow;
 pub mod follower;
+pub mod grant;
 pub mod inspect;
 pub mod lead;
 pub mod leader;
 pub mod opening;
 pub mod polls;
+pub mod promote;
 pub mod receive;
 pub mod reset;
+pub mod roles;
+pub mod switchover;
+pub mod takeover;
 pub mod wire;
 
 use std::fmt;
@@ -29,17 +35,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
-use crate::cluster::ClusterMap;
+use crate::cluster::{Ballot, ClusterMap, Keeper, Part};
 use crate::config::{Node, Settings, Shard};
 use crate::metrics::{self, Metrics};
 use crate::peer::{Local, Pool};
 use crate::random::Random;
-use crate::storage::writer::{Handle, Upkeep};
+use crate::storage::writer::{Handle, Leave, Mandate, Upkeep};
 use crate::storage::{Engine, Files, State};
-use crate::types::{Incarnation, NodeName, Seq, ShardUid};
+use crate::types::{Epoch, Incarnation, NodeName, Seq, ShardUid};
 
 pub use follower::{FollowState, Follower};
 pub use leader::Leader;
@@ -53,8 +59,10 @@ pub enum Duty {
     Starting,
     /// It takes writes, in this incarnation.
     Leading,
-    /// It would lead and must not.
+    /// It would lead and must not: its file lacks what a replica holds.
     Halted(Halt),
+    /// It led, or would lead, and must not: another leads, or is about to.
+    StandingAside(Halt),
     /// It pulls from the leader.
     Following,
 }
@@ -102,6 +110,8 @@ pub struct Opened {
     pub leader: Arc<Mutex<Leader>>,
     /// Where a snapshot would be received.
     pub files: Arc<dyn Files>,
+    /// Writes down who leads.
+    pub keeper: Arc<Keeper>,
     /// Drawn at this opening (rule 3).
     pub incarnation: Incarnation,
 }
@@ -117,6 +127,7 @@ pub struct Pair {
     pub writer: Handle,
     around: Surroundings,
     files: Arc<dyn Files>,
+    keeper: Arc<Keeper>,
     duty: RwLock<Held>,
     /// The shard's uid, once drawn or learnt (rule 1).
     uid: RwLock<Option<ShardUid>>,
@@ -133,6 +144,16 @@ pub struct Pair {
     shown: Mutex<Option<(NodeName, Holding)>>,
     /// What an operator asks of a replica.
     resets: reset::Requests,
+    /// What an operator asks of the leader.
+    switchovers: switchover::Requests,
+    /// How many reasons there are to think that the shard is changing hands: what comes to this node meanwhile waits for a
+    /// moment, instead of being refused.
+    changing_hands: watch::Sender<u32>,
+    /// The epoch in which this node was just told to lead, by an operator or by the leader before it: what the other copies
+    /// hold was looked at then.
+    told_to_lead: Mutex<Option<Epoch>>,
+    /// One takeover at a time.
+    taking_over: tokio::sync::Mutex<()>,
 }
 
 /// A duty, and since when the copy has it.
@@ -140,14 +161,16 @@ pub struct Pair {
 struct Held {
     duty: Duty,
     since: Instant,
+    /// A leader's leave to take writes.
+    mandate: Option<Mandate>,
 }
 
 impl Pair {
-    /// A copy as its file was opened; it does nothing until [`Pair::lead`] or [`Pair::follow`] runs.
+    /// A copy as its file was opened; it does nothing until [`Pair::run`] runs.
     #[must_use]
     pub fn new(shard: Shard, me: Node, opened: Opened, state: &State, around: Surroundings) -> Pair {
-        let Opened { writer, leader, files, incarnation } = opened;
-        let leads = around.map.leader_of(&shard).name == me.name;
+        let Opened { writer, leader, files, keeper, incarnation } = opened;
+        let leads = around.map.part_of(&shard, &me.name) != Part::Follow;
         let follower = Follower::new(state.history.end() > Seq::ZERO);
         let duty = if leads { Duty::Starting } else { Duty::Following };
         let since = around.clock.now();
@@ -157,7 +180,8 @@ impl Pair {
             writer,
             around,
             files,
-            duty: RwLock::new(Held { duty, since }),
+            keeper,
+            duty: RwLock::new(Held { duty, since, mandate: None }),
             uid: RwLock::new(state.shard_uid),
             incarnation,
             opened_unclean: state.unclean,
@@ -167,6 +191,10 @@ impl Pair {
             halted: Notify::new(),
             shown: Mutex::default(),
             resets: reset::Requests::default(),
+            switchovers: switchover::Requests::default(),
+            changing_hands: watch::Sender::new(0),
+            told_to_lead: Mutex::default(),
+            taking_over: tokio::sync::Mutex::default(),
         }
     }
 
@@ -182,21 +210,58 @@ impl Pair {
         self.duty.read().since
     }
 
-    /// Takes up a duty; true when it had another.
+    /// Takes up a duty that is not to lead; true when it had another.
     fn enter_duty(&self, duty: Duty) -> bool {
+        self.enter_duty_with(duty, None)
+    }
+
+    /// Takes up a duty; true when it had another.
+    fn enter_duty_with(&self, duty: Duty, mandate: Option<Mandate>) -> bool {
         let mut held = self.duty.write();
         let is_new = std::mem::discriminant(&held.duty) != std::mem::discriminant(&duty);
         if is_new {
             held.since = self.around.clock.now();
         }
         held.duty = duty;
+        held.mandate = mandate;
         is_new
     }
 
     /// Whether it takes writes and answers for the shard.
     #[must_use]
     pub fn is_leading(&self) -> bool {
-        self.duty.read().duty == Duty::Leading
+        self.leave() == Some(Leave::Good)
+    }
+
+    /// Whether it leads as far as is known, be it that this has to be found out again first.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        let held = self.duty.read();
+        held.duty == Duty::Leading && held.mandate.as_ref().is_some_and(Mandate::holds)
+    }
+
+    /// What a leader's leave to take writes is worth now; none when it does not lead.
+    fn leave(&self) -> Option<Leave> {
+        let held = self.duty.read();
+        let mandate = held.mandate.as_ref().filter(|_| held.duty == Duty::Leading)?;
+        Some(mandate.leave(self.around.clock.now()))
+    }
+
+    /// What this node knows of who leads the shard.
+    #[must_use]
+    pub fn ballot(&self) -> Ballot {
+        self.around.map.ballot_of(self.shard.index)
+    }
+
+    /// The epoch in which this copy leads, or knows that another does.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.around.map.epoch_or_first(&self.shard)
+    }
+
+    /// Writes down whatever this node learns of who leads what.
+    pub async fn keep_facts(self: Arc<Self>) {
+        Arc::clone(&self.keeper).run().await;
     }
 
     /// Where polls and snapshots are counted, and the shard's place there.
@@ -254,11 +319,12 @@ impl Pair {
         self.follower.lock().had_full_copy()
     }
 
-    /// Whether the copy may serve `any` reads without leading: a replica's, or that of a leader which may not lead yet. One
+    /// Whether the copy may serve `any` reads without leading: a replica's, or that of a leader which may not lead now. One
     /// that was never whole serves nothing, nor does a leader that has lost data.
     #[must_use]
     pub fn serves_any(&self) -> bool {
-        matches!(self.duty.read().duty, Duty::Following | Duty::Starting) && self.had_full_copy()
+        matches!(self.duty.read().duty, Duty::Following | Duty::Starting | Duty::StandingAside(_))
+            && self.had_full_copy()
     }
 
     /// Upper bound of the copy's age (rule 24): zero at a leader, none when it cannot be bounded.

@@ -77,9 +77,9 @@ impl Pair {
             });
         }
         let uid = match (self.duty(), self.uid()) {
-            (Duty::Leading, Some(uid)) => uid,
+            (Duty::Leading, Some(uid)) if self.is_leading() => uid,
             (Duty::Halted(halt), _) => return Err(PollAnswer::LostData { detail: halt.why }),
-            (Duty::Starting | Duty::Leading | Duty::Following, _) => {
+            (Duty::Starting | Duty::Leading | Duty::StandingAside(_) | Duty::Following, _) => {
                 return Err(PollAnswer::NotLeading {
                     detail: format!("node {} does not lead shard {} (yet)", self.me.name, self.shard.name),
                 });
@@ -163,7 +163,7 @@ impl Pair {
     }
 
     fn try_begin_snapshot(&self, from: &NodeName) -> SnapshotAnswer {
-        let (Duty::Leading, Some(shard_uid)) = (self.duty(), self.uid()) else {
+        let (true, Some(shard_uid)) = (self.is_leading(), self.uid()) else {
             return ended("this node does not lead the shard");
         };
         let id = self.around.random.id();

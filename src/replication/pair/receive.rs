@@ -153,10 +153,12 @@ impl Pair {
 
     /// Lets the snapshot take this copy's place.
     async fn complete(&self, incoming: Incoming) -> Result<(), FollowState> {
+        let leadership = self.keeper.pause().await; // a promise that was given meanwhile would be lost with the old file
         let done = Batch {
             incoming: Some(false),
             cluster_uid: self.around.local.cluster(),
-            epoch: Some(self.epoch()),
+            epoch: self.around.map.epoch_of(self.shard.index),
+            leadership: Some(leadership.clone()),
             role: Some(Role::Replica),
             ..Batch::default()
         };

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
@@ -133,7 +134,8 @@ impl Pair {
         let held =
             Discarded { end: self.writer.published().end(), keys: self.engine().stats().map_or(0, |stats| stats.keys) };
         let failed = |detail: String| Refused::Failed(format!("the copy was not thrown away: {detail}"));
-        let engine = self.empty_copy().await.map_err(failed)?;
+        let leadership = self.keeper.pause().await; // a promise that was given meanwhile would be lost with the old file
+        let engine = self.empty_copy(leadership.clone()).await.map_err(failed)?;
         self.writer.swap(engine).await.map_err(|refusal| failed(refusal.to_string()))?;
         *self.uid.write() = None;
         self.follower.lock().emptied(self.around.clock.now());
@@ -142,13 +144,15 @@ impl Pair {
         Ok(held)
     }
 
-    /// A new file in the place of the copy's own. It keeps what is not the shard's data: the cluster's uid, the epoch.
-    async fn empty_copy(&self) -> Result<Arc<dyn Engine>, String> {
+    /// A new file in the place of the copy's own. It keeps what is not the shard's data: the cluster's uid, who leads what,
+    /// what was promised.
+    async fn empty_copy(&self, leadership: Bytes) -> Result<Arc<dyn Engine>, String> {
         let files: Arc<dyn Files> = Arc::clone(&self.files);
         let batch = Batch {
             incoming: Some(false),
             cluster_uid: self.around.local.cluster(),
-            epoch: Some(self.epoch()),
+            epoch: self.around.map.epoch_of(self.shard.index),
+            leadership: Some(leadership),
             role: Some(Role::Replica),
             ..Batch::default()
         };

@@ -174,6 +174,68 @@ pub struct Inspection {
     pub version: Option<Version>,
     /// At a leader: its replicas' lag.
     pub lags: Vec<Lag>,
+    /// What it could do for the shard.
+    pub state: CopyState,
+    /// The leader's end, as a replica heard it last.
+    pub heard: Option<Heard>,
+}
+
+/// What a copy could do for its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyState {
+    /// It does not say: it runs an older program.
+    Unknown,
+    /// It leads.
+    Leading,
+    /// It is whole, and could lead.
+    Whole,
+    /// It was never whole.
+    Partial,
+    /// Its store has failed.
+    Failed,
+    /// It would lead, and must not: it lacks what a replica holds.
+    Halted,
+}
+
+impl CopyState {
+    const ALL: [(u8, CopyState); 6] = [
+        (0, CopyState::Unknown),
+        (1, CopyState::Leading),
+        (2, CopyState::Whole),
+        (3, CopyState::Partial),
+        (4, CopyState::Failed),
+        (5, CopyState::Halted),
+    ];
+
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            CopyState::Unknown => "unknown",
+            CopyState::Leading => "leading",
+            CopyState::Whole => "whole",
+            CopyState::Partial => "never whole",
+            CopyState::Failed => "failed",
+            CopyState::Halted => "halted",
+        }
+    }
+
+    fn byte(self) -> u8 {
+        CopyState::ALL.iter().find(|(_, state)| *state == self).map_or(0, |(byte, _)| *byte)
+    }
+
+    fn from_byte(byte: u8) -> CopyState {
+        CopyState::ALL.iter().find(|(known, _)| *known == byte).map_or(CopyState::Unknown, |(_, state)| *state)
+    }
+}
+
+/// What a replica heard of its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// The leader's last durable entry then.
+    pub end: Seq,
+    /// How long ago, in milliseconds.
+    pub ms: u64,
 }
 
 /// How far a replica is behind its leader.
@@ -201,6 +263,11 @@ impl Inspection {
             codec::put_varint(&mut out, lag.entries);
             codec::put_varint(&mut out, lag.ms);
         }
+        out.put_u8(self.state.byte());
+        codec::put_option(&mut out, self.heard.as_ref(), |out, heard| {
+            codec::put_varint(out, heard.end.0);
+            codec::put_varint(out, heard.ms);
+        });
         out.freeze()
     }
 
@@ -214,6 +281,8 @@ impl Inspection {
             lags: reader.list(ITEMS_MAX, |reader| {
                 Ok(Lag { replica: reader.string()?, entries: reader.varint()?, ms: reader.varint()? })
             })?,
+            state: CopyState::from_byte(reader.u8()?),
+            heard: reader.option(|reader| Ok(Heard { end: Seq(reader.varint()?), ms: reader.varint()? }))?,
         })
     }
 }
@@ -223,24 +292,24 @@ fn put_entries(out: &mut BytesMut, entries: &[Bytes]) {
     entries.iter().for_each(|entry| codec::put_bytes(out, entry));
 }
 
-fn put_text(out: &mut BytesMut, tag: u8, text: &str) {
+pub(super) fn put_text(out: &mut BytesMut, tag: u8, text: &str) {
     out.put_u8(tag);
     codec::put_bytes(out, text.as_bytes());
 }
 
-fn put_uid(out: &mut BytesMut, uid: Option<ShardUid>) {
+pub(super) fn put_uid(out: &mut BytesMut, uid: Option<ShardUid>) {
     codec::put_option(out, uid.as_ref(), |out, uid| out.put_u64(uid.0));
 }
 
-fn take_uid(reader: &mut Reader) -> Result<Option<ShardUid>, Malformed> {
+pub(super) fn take_uid(reader: &mut Reader) -> Result<Option<ShardUid>, Malformed> {
     Ok(reader.option(Reader::u64)?.map(ShardUid))
 }
 
-fn put_cursor(out: &mut BytesMut, cursor: Option<&Cursor>) {
+pub(super) fn put_cursor(out: &mut BytesMut, cursor: Option<&Cursor>) {
     codec::put_option(out, cursor, |out, cursor| cursor.encode(out));
 }
 
-fn take_cursor(reader: &mut Reader) -> Result<Option<Cursor>, Malformed> {
+pub(super) fn take_cursor(reader: &mut Reader) -> Result<Option<Cursor>, Malformed> {
     reader.option(Cursor::decode)
 }
 
@@ -299,7 +368,17 @@ mod tests {
         assert_eq!(Inspect::decode(inspect.encode()), Ok(inspect));
         let version = Version::Log { epoch: 1, seq: Seq(2), incarnation: Incarnation(3) };
         let lags = vec![Lag { replica: "A/1".into(), entries: 4, ms: 5 }];
-        let inspection = Inspection { shard_uid: None, cursor: Some(cursor()), version: Some(version), lags };
+        let inspection = Inspection {
+            shard_uid: None,
+            cursor: Some(cursor()),
+            version: Some(version),
+            lags,
+            state: CopyState::Whole,
+            heard: Some(Heard { end: Seq(300), ms: 7 }),
+        };
         assert_eq!(Inspection::decode(inspection.encode()), Ok(inspection));
+        for (byte, state) in CopyState::ALL {
+            assert_eq!((state.byte(), CopyState::from_byte(byte)), (byte, state));
+        }
     }
 }

@@ -143,5 +143,6 @@ impl Inner {
 /// The part of a batch that goes to the file at once.
 fn facts_of(batch: &Batch) -> Batch {
     let Batch { shard_uid, cluster_uid, role, incoming, .. } = *batch;
-    Batch { shard_uid, cluster_uid, epoch: batch.epoch.clone(), role, incoming, ..Batch::default() }
+    let (epoch, leadership) = (batch.epoch.clone(), batch.leadership.clone());
+    Batch { shard_uid, cluster_uid, epoch, leadership, role, incoming, ..Batch::default() }
 }

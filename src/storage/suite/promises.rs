@@ -400,10 +400,16 @@ pub(super) fn identities_are_kept(subject: &impl Subject) {
     let uids = Batch { shard_uid: Some(ShardUid(1)), cluster_uid: Some(ClusterUid(2)), ..Batch::default() };
     engine.commit(&uids).unwrap();
     engine.commit(&Batch { epoch: Some(epoch(3)), role: Some(Role::Replica), ..Batch::default() }).unwrap();
+    engine.commit(&Scribe::new().batch([put("a", "1")])).unwrap(); // from here on there may be a log beside the file
+    for leadership in [&b"first"[..], b"second"] {
+        let leadership = Some(Bytes::from_static(leadership));
+        engine.commit(&Batch { leadership, ..Batch::default() }).unwrap();
+    }
     drop(engine);
     let state = subject.open().state().unwrap();
     assert_eq!((state.shard_uid, state.cluster_uid), (Some(ShardUid(1)), Some(ClusterUid(2))));
     assert_eq!((state.epoch, state.role), (Some(epoch(3)), Some(Role::Replica)));
+    assert_eq!(state.leadership.as_deref(), Some(&b"second"[..]));
 }
 
 pub(super) fn stats_count_keys_and_log(subject: &impl Subject) {

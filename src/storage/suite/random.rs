@@ -1,5 +1,6 @@
 //! Random batches on the engine in memory and on redb: after each batch, and after a reopening, both say the same.
 
+use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -102,6 +103,7 @@ fn batch(wish: Wish, scribe: &mut Scribe, applied: Seq) -> Batch {
         shard_uid: wish.uids.map(ShardUid),
         cluster_uid: wish.uids.map(|uid| ClusterUid(!uid)),
         epoch: wish.new_epoch.then(|| scribe.epoch.clone()),
+        leadership: wish.uids.map(|uid| Bytes::copy_from_slice(&uid.to_be_bytes())),
         role: None,
         incoming: wish.incoming,
     }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::mandate::Mandate;
 use crate::storage::{Engine, Error, LogEntry, Role, Trim};
 use crate::types::{ClusterUid, Cursor, Epoch, Incarnation, Mutation, NodeName, Seq, ShardUid, Version};
 
@@ -19,17 +21,29 @@ pub enum Mode {
         epoch: Epoch,
         /// This opening of the file.
         incarnation: Incarnation,
+        /// Leave to do so, which others may end.
+        mandate: Mandate,
     },
+    /// Writes are held back for a moment, neither taken nor refused: the shard is being handed over.
+    Holding,
     /// Entries of the leader.
     Following,
 }
 
-/// Why the writer did not do it. Of everything but `Unknown` nothing was applied.
+/// Why the writer did not do it. Of everything but `Unknown` and `Fenced` nothing was applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The copy takes no writes now.
     #[error("{0}")]
     Closed(String),
+    /// Writes are held back for a moment, for the shard is being handed over, or this process stood still and asks whether it
+    /// leads: it may be given to the writer again, or to another node.
+    #[error("it is being found out who leads the shard")]
+    Held,
+    /// It got a seq, and before its client could be answered another node was found to lead, or to be about to: it may last,
+    /// or be lost (rule 17).
+    #[error("another node began to lead the shard before the write could be confirmed")]
+    Fenced,
     /// The client's time was over before the write was begun.
     #[error("the deadline passed before the write was begun")]
     DeadlinePassed,
@@ -136,6 +150,8 @@ pub struct Facts {
     pub cluster_uid: Option<ClusterUid>,
     /// The shard's epoch.
     pub epoch: Option<Epoch>,
+    /// Who leads which shard, in the bytes of the cluster layer.
+    pub leadership: Option<Bytes>,
     /// What the copy is.
     pub role: Option<Role>,
 }

@@ -2,6 +2,7 @@
 
 mod deciding;
 mod failing;
+mod fencing;
 mod queueing;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::{Facts, Item, Mode, Options, Refusal, Upkeep, UpkeepSource, Writer, Written};
+use super::{Facts, Item, Mandate, Mode, Options, Refusal, Upkeep, UpkeepSource, Writer, Written};
 use crate::clock::Clock;
 use crate::metrics::{Labels, Metrics};
 use crate::storage::memory::{MemoryDisk, MemoryEngine};
@@ -128,8 +129,13 @@ fn epoch() -> Epoch {
     Epoch::first(NodeName::new("A/0"))
 }
 
+/// A leave that is not stale before tomorrow.
+fn lasting() -> Mandate {
+    Mandate::new(Clock::real().now() + Duration::from_secs(24 * 3600))
+}
+
 fn leading() -> Mode {
-    Mode::Leading { epoch: epoch(), incarnation: Incarnation(7) }
+    Mode::Leading { epoch: epoch(), incarnation: Incarnation(7), mandate: lasting() }
 }
 
 fn key(name: &str) -> Key {

@@ -85,6 +85,24 @@ fn poll_from_an_earlier_epoch_off_history_is_to_be_rewound() {
     assert_eq!(leader.poll(facts, mine, now), Verdict::OffHistory);
 }
 
+/// A leader began anew without its file, took writes, and an operator made the replica with the data lead: what the former
+/// leader holds is no proof that this one has lost data. After a loss of its own file it would be.
+#[test]
+fn poll_with_another_uid_from_before_a_takeover_does_not_halt_the_new_leader() {
+    let (mut leader, now, from) = (leader(), Clock::manual().now(), name("A/1"));
+    let newer = Epoch { number: 2, leader: name("A/2") };
+    let (grown, mut anew) = (history(5), History::default());
+    anew.extend(&newer, Incarnation(9), Seq(1));
+    let holding = cursor(3); // of epoch 1
+    let facts = PollFacts { from: &from, shard_uid: Some(ShardUid(6)), cursor: Some(&holding) };
+    let mut judged =
+        |epoch: &Epoch, history: &History| leader.poll(facts, Mine { shard_uid: UID, epoch, history }, now);
+    assert_eq!(judged(&newer, &grown), Verdict::OffHistory);
+    assert!(matches!(judged(&newer, &anew), Verdict::LostData(_)), "its own data began in its own epoch");
+    assert!(matches!(judged(&newer, &History::default()), Verdict::LostData(_)), "it has none");
+    assert!(matches!(judged(&epoch(), &grown), Verdict::LostData(_)), "nobody took over");
+}
+
 #[test]
 fn poll_of_a_stranger_pins_nothing() {
     let (mut leader, now) = (leader(), Clock::manual().now());
