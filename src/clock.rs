@@ -62,6 +62,13 @@ impl Clock {
     }
 }
 
+/// The time that the runtime's timers go by: the system's, or what a test makes of it.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the place that the others must go through")]
+pub fn timer_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 /// Whole milliseconds of a duration; saturates.
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {

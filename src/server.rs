@@ -112,8 +112,8 @@ async fn serve(options: Options) -> Result<(), Error> {
         metrics: Arc::clone(&metrics),
     })?;
     node.start();
-    let router = api::router(Arc::clone(&node.store)).route(PEER_PATH, peer_route(&node));
-    api::listen::serve(listener, router, &settings, metrics, shutdown).await;
+    let service = api::Service::new(Arc::clone(&node.store)).route(PEER_PATH, peer_route(&node));
+    api::listen::serve(listener, service, &settings, metrics, shutdown).await;
     info!("stopping");
     if !node.stop().await {
         error!("the writer's thread panicked");

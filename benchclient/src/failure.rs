@@ -8,9 +8,6 @@
 //! | `connect`, `connect-timeout` | no connection: nothing was sent |
 //! | `timeout`, `reset`, `closed`, `bad-answer`, `transport` | the outcome is unknown: a write may have taken effect |
 
-use std::error::Error;
-use std::io::ErrorKind;
-
 use serde_json::Value;
 
 /// A code to count by, and a sentence for people.
@@ -20,15 +17,33 @@ pub(crate) struct Failure {
     pub(crate) code: String,
     /// What happened this time, with the server's hint when it gave one.
     pub(crate) detail: String,
+    /// Whether the write took effect all the same.
+    pub(crate) applied: Applied,
+}
+
+/// What is known about the effect of a write that did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// It had none, and will have none.
+    No,
+    /// It took effect, though less came of it than was asked for.
+    Yes,
+    /// It may have taken effect, or may do so later.
+    Unknown,
 }
 
 /// Longest code taken from an answer; a longer one is no code of ours.
 const CODE_BYTES_MAX: usize = 64;
 
 impl Failure {
-    /// A failure with this code.
+    /// A failure with this code; a write may have taken effect.
     pub(crate) fn new(code: &str, detail: impl Into<String>) -> Failure {
-        Failure { code: code.to_owned(), detail: detail.into() }
+        Failure { code: code.to_owned(), detail: detail.into(), applied: Applied::Unknown }
+    }
+
+    /// A failure with this code, before anything was sent.
+    pub(crate) fn unsent(code: &str, detail: impl Into<String>) -> Failure {
+        Failure { applied: Applied::No, ..Failure::new(code, detail) }
     }
 
     /// An answer that is not a success. `body` may be cut off: then its `code` is not found, and the status counts.
@@ -44,52 +59,13 @@ impl Failure {
             (Some(what), None) => format!("{status}: {what}"),
             (None, _) => format!("answered {status}"),
         };
-        Failure { code, detail }
-    }
-
-    /// An answer that never came, or not whole.
-    pub(crate) fn transport(error: &reqwest::Error) -> Failure {
-        let code = match (error.is_connect(), error.is_timeout()) {
-            (true, true) => "connect-timeout",
-            (true, false) => "connect",
-            (false, true) => "timeout",
-            (false, false) => broken_by(error),
+        let applied = match text("applied") {
+            Some("no") => Applied::No,
+            Some("yes") => Applied::Yes,
+            _ => Applied::Unknown,
         };
-        Failure::new(code, innermost(error))
+        Failure { code, detail, applied }
     }
-}
-
-/// Which kind of broken connection: the outermost cause that says so.
-fn broken_by(error: &reqwest::Error) -> &'static str {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(this) = cause {
-        if let Some(hyper) = this.downcast_ref::<hyper::Error>() {
-            if hyper.is_incomplete_message() || hyper.is_closed() || hyper.is_canceled() {
-                return "closed";
-            }
-            if hyper.is_parse() {
-                return "bad-answer";
-            }
-        }
-        if let Some(io) = this.downcast_ref::<std::io::Error>() {
-            match io.kind() {
-                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => return "reset",
-                ErrorKind::UnexpectedEof => return "closed",
-                _ => {}
-            }
-        }
-        cause = this.source();
-    }
-    "transport"
-}
-
-/// The last cause: "Connection refused (os error 111)" says more than "error sending request".
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 fn is_code(text: &str) -> bool {
@@ -98,7 +74,7 @@ fn is_code(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Failure;
+    use super::{Applied, Failure};
 
     #[test]
     fn answer_with_problem_json_counts_by_its_code() {
@@ -107,6 +83,19 @@ mod tests {
             Failure::answer(503, body),
             Failure::new("no-leader", "503: Nobody leads Delhi. (hint: Try again.)")
         );
+    }
+
+    #[test]
+    fn answer_says_whether_the_write_took_effect_and_silence_means_unknown() {
+        for (body, applied) in [
+            (r#"{"applied":"no"}"#, Applied::No),
+            (r#"{"applied":"yes"}"#, Applied::Yes),
+            (r#"{"applied":"unknown"}"#, Applied::Unknown),
+            (r#"{"code":"deadline"}"#, Applied::Unknown),
+            ("Bad Gateway", Applied::Unknown),
+        ] {
+            assert_eq!(Failure::answer(504, body.as_bytes()).applied, applied, "{body}");
+        }
     }
 
     #[test]

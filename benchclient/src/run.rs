@@ -1,156 +1,369 @@
-//! A run from hello to exit code.
+//! `--workload`: preload, rounds of measurement, reading back; then what came of it.
+//!
+//! ```text
+//! header → preload (every key once) → round 1 … n (warm-up, measured) → verify (every key written to) → report, files
+//! ```
 
-use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use crate::args::{LoadArgs, RouteArg, Workload};
+use crate::ask;
+use crate::chooser::Chooser;
+use crate::clock::unix_seconds;
+use crate::cluster::About;
+use crate::ledger::Ledger;
+use crate::load::Outcome;
+use crate::measure;
+use crate::plan::{Check, Extent, Keep, Pace, Source, locked};
+use crate::plot;
+use crate::request::Op;
+use crate::result::{Document, FORMAT, Preload, Round, Server, Settings, Verify, middle};
+use crate::session::{EXIT_ERRORS, EXIT_UNAVAILABLE, EXIT_WRONG, Session, Task, fail};
+use crate::tables;
+use crate::tally::as_f64;
+use crate::text::{grouped, print, say};
+use crate::warn::warnings;
 
-use crate::args::Args;
-use crate::failure::Failure;
-use crate::http::Node;
-use crate::keyspace::Keyspace;
-use crate::phase::{Outcome, Phase, Work};
-use crate::progress::{Counts, grouped, say, show};
-use crate::report::{Finished, render};
-use crate::signals::Signals;
+/// Preloading and reading back use at least so many connections: they should be over soon.
+const BULK_CONNECTIONS: usize = 64;
+/// How often what failed in them is tried again, a second apart.
+const BULK_PASSES: usize = 30;
+/// How long all nodes together may take to tell their processor time; a node that hangs must not hold up a report.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many wrong keys are named.
+const EXAMPLES_MAX: usize = 10;
 
-/// Something failed, or did not come back as it was written.
-const EXIT_ERRORS: u8 = 1;
-/// There is no node to talk to.
-const EXIT_UNAVAILABLE: u8 = 5;
+/// Codes of values that are not what they may be.
+const WRONG: [&str; 4] = ["missing", "stale-value", "wrong-value", "phantom-value"];
 
-/// Everything that the phases of a run share.
+/// A workload on its way.
 struct Run {
-    args: Args,
-    node: Node,
-    keys: Keyspace,
-    interrupt: CancellationToken,
+    session: Session,
+    workload: Workload,
+    check: Check,
+    ledger: Option<Arc<Mutex<Ledger>>>,
+    chooser: Chooser,
+    document: Document,
 }
 
 /// Does what the arguments say, prints the result, and says how it went.
-pub(crate) async fn run(args: Args) -> ExitCode {
-    let signals = Signals::listen();
-    let node = match Node::new(&args.addr, args.timeout) {
-        Ok(node) => node,
-        Err(error) => return fail(&error, EXIT_ERRORS),
+pub(crate) async fn run(args: LoadArgs) -> ExitCode {
+    let Some(workload) = args.workload else { unreachable!("without a workload there is another run") };
+    if let Err(error) = args.check() {
+        return fail(&error, 2);
+    }
+    for file in [&args.json, &args.plot].into_iter().flatten() {
+        // Found out now, not when the measurement is over.
+        if let Err(error) = std::fs::OpenOptions::new().append(true).create(true).open(file) {
+            return fail(&format!("{} cannot be written: {error}", file.display()), EXIT_UNAVAILABLE);
+        }
+    }
+    let seed = args.seed;
+    let session = match Session::open(args, seed).await {
+        Ok(session) => session,
+        Err(code) => return code,
     };
-    let keys = Keyspace::new(rand::random(), args.value_bytes);
-    let run = Run { args, node, keys, interrupt: signals.interrupt() };
-    tokio::select! {
-        () = run.interrupt.cancelled() => return signals.exit_code(),
-        hello = run.node.hello() => if let Err(failure) = hello {
-            return fail(&nobody_there(&run.args.addr.base(), &failure), EXIT_UNAVAILABLE);
-        },
+    let mut run = Run::new(session, workload).await;
+    print(&tables::header(&run.document.server, &run.document.settings, run.session.keys.prefix()));
+    if let Err(code) = run.preload().await {
+        return code;
     }
-    let phases = run.phases().await;
-    let failed: u64 = phases.iter().map(|phase| phase.outcome.total().failures()).sum();
-    print(&render(&phases));
-    if run.interrupt.is_cancelled() {
-        say("Stopped by a signal: this is what was done until then; requests under way are not counted.\n");
-        return signals.exit_code();
-    }
-    if failed == 0 {
-        return ExitCode::SUCCESS;
-    }
-    fail(&format!("{} requests failed (see above)", grouped(failed)), EXIT_ERRORS)
+    run.rounds().await;
+    run.verify().await;
+    run.finish()
 }
 
 impl Run {
-    async fn phases(&self) -> Vec<Finished> {
-        let (args, prefix) = (&self.args, self.keys.prefix());
-        say(&format!(
-            "{}: {} keys {prefix}… of {} bytes, then {} reads beside a second writer; {} at a time\n",
-            args.addr.base(),
-            grouped(args.iterations),
-            grouped(u64::try_from(args.value_bytes).unwrap_or(u64::MAX)),
-            grouped(args.read_iterations),
-            args.concurrency,
-        ));
-        let (mut written, acknowledged) = self.write().await;
-        if args.read_iterations == 0 || self.interrupt.is_cancelled() {
-            return vec![written];
-        }
-        if acknowledged.is_empty() {
-            say("No write was acknowledged, so there is nothing to read back.\n");
-            return vec![written];
-        }
-        written.outcome.acknowledged = Vec::new();
-        let (read, beside) = self.read(acknowledged).await;
-        vec![written, read, beside]
-    }
-
-    async fn write(&self) -> (Finished, Vec<u64>) {
-        let counts = Counts::new("write", Some(self.args.iterations));
-        let shown = show(vec![Arc::clone(&counts)]);
-        let end = self.args.iterations;
-        let phase = self.phase(Work::Write, 0..end, counts, self.interrupt.clone());
-        let mut outcome = phase.run(self.args.concurrency).await;
-        drop(shown);
-        let acknowledged = std::mem::take(&mut outcome.acknowledged);
-        (Finished { label: "write", outcome }, acknowledged)
-    }
-
-    /// The readers, and the writer beside them, which ends when they have ended.
-    async fn read(&self, acknowledged: Vec<u64>) -> (Finished, Finished) {
-        let reads = Counts::new("read", Some(self.args.read_iterations));
-        let writes = Counts::new("second writer", None);
-        let shown = show(vec![Arc::clone(&reads), Arc::clone(&writes)]);
-        let all_read = self.interrupt.child_token();
-        let turns = 0..self.args.read_iterations;
-        let readers = self.phase(Work::Read(acknowledged), turns, reads, self.interrupt.clone());
-        let second = self.phase(Work::WriteOnly, self.args.iterations..u64::MAX, writes, all_read.clone());
-        let read_all = async {
-            let outcome = readers.run(self.args.concurrency).await;
-            all_read.cancel();
-            outcome
+    async fn new(session: Session, workload: Workload) -> Run {
+        let args = &session.args;
+        let ledger =
+            args.verify.then(|| Arc::new(Mutex::new(Ledger::new(usize::try_from(args.keys).unwrap_or(usize::MAX)))));
+        let check = ledger.as_ref().map_or(Check::No, |ledger| Check::Ledger(Arc::clone(ledger)));
+        let popularity = args.key_dist.unwrap_or(workload.popularity());
+        let chooser = Chooser::new(args.keys, workload.reads_percent(), popularity, Arc::default());
+        let document = Document {
+            format: FORMAT,
+            benchclient: env!("CARGO_PKG_VERSION").into(),
+            at_unix_s: unix_seconds(),
+            server: server(&session).await,
+            settings: settings(args, workload),
+            preload: None,
+            rounds: Vec::new(),
+            verify: None,
         };
-        let (read, beside): (Outcome, Outcome) = tokio::join!(read_all, second.run(1));
-        drop(shown);
-        (Finished { label: "read", outcome: read }, Finished { label: "second writer", outcome: beside })
+        Run { workload, check, ledger, chooser, document, session }
     }
 
-    fn phase(&self, work: Work, turns: std::ops::Range<u64>, counts: Arc<Counts>, finish: CancellationToken) -> Phase {
-        Phase {
-            node: self.node.clone(),
-            keys: self.keys.clone(),
-            work,
-            next: AtomicU64::new(turns.start),
-            end: turns.end,
-            counts,
-            finish,
-            interrupt: self.interrupt.clone(),
+    /// Writes every key once. What fails is tried again; what still fails ends the run.
+    async fn preload(&mut self) -> Result<(), ExitCode> {
+        if !self.session.args.preload {
+            return Ok(());
+        }
+        let keys = self.session.args.keys;
+        let start = self.session.clock.now();
+        let left = self.bulk("preload", Op::Set, None, self.check.clone(), |_| ()).await;
+        if self.session.interrupted() {
+            say("Stopped by a signal while preloading: nothing was measured.\n");
+            return Err(self.session.signals.exit_code());
+        }
+        if let Some((left, why)) = left {
+            let what = format!("{} of {} keys could not be written: {why}", grouped(left), grouped(keys));
+            return Err(fail(&format!("{what}\nhint: `kv status` says what is wrong"), EXIT_ERRORS));
+        }
+        let seconds = as_f64(self.session.clock.now() - start) / 1e9;
+        self.document.preload = Some(Preload { keys, seconds });
+        let speed = crate::text::rate(as_f64(keys) / seconds.max(1e-3));
+        print(&format!("preloaded   {} keys in {seconds:.1} s, {speed} a second\n", grouped(keys)));
+        Ok(())
+    }
+
+    /// One request for each of these keys (or for all), over and over for those that fail. How many are left, and why.
+    async fn bulk(
+        &self,
+        label: &'static str,
+        op: Op,
+        keys: Option<Vec<u64>>,
+        check: Check,
+        mut seen: impl FnMut(&Outcome),
+    ) -> Option<(u64, String)> {
+        let mut source = match keys {
+            None => (Source::Each(op), self.session.args.keys),
+            Some(keys) => listed(op, keys),
+        };
+        for pass in 1.. {
+            let task = Task {
+                label,
+                source: source.0.clone(),
+                pace: Pace::Closed,
+                extent: Extent::Turns(0, source.1),
+                check: check.clone(),
+                workers: self.session.args.connections().max(BULK_CONNECTIONS),
+                keep: Keep::Undone,
+            };
+            let mut outcome = self.session.carry_out(Arc::new(self.session.plan(task, false))).await;
+            seen(&outcome);
+            let left = std::mem::take(&mut outcome.kept);
+            let done = outcome.total().succeeded() + outcome.total().failed();
+            if left.is_empty() && done >= source.1 || self.session.interrupted() {
+                return None;
+            }
+            let why = outcome
+                .total()
+                .failures_by_code()
+                .into_iter()
+                .next()
+                .map(|((_, code), failures)| format!("{code}, {}", failures.first));
+            if pass == BULK_PASSES || outcome.gave_up > 0 {
+                let left = u64::try_from(left.len()).unwrap_or(0).max(source.1.saturating_sub(done));
+                return Some((left, why.unwrap_or_default()));
+            }
+            source = listed(op, left);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        None
+    }
+
+    async fn rounds(&mut self) {
+        for number in 1..=self.session.args.rounds {
+            if self.session.interrupted() {
+                break;
+            }
+            if self.session.args.rounds > 1 {
+                say(&format!("round {number} of {}\n", self.session.args.rounds));
+            }
+            let round = self.round().await;
+            self.document.rounds.push(round);
         }
     }
+
+    async fn round(&self) -> Round {
+        let args = &self.session.args;
+        let extent = match args.requests {
+            Some(requests) => Extent::Turns(0, requests),
+            None => Extent::Time(args.warmup, args.duration),
+        };
+        let task = Task {
+            label: "measure",
+            source: Source::Drawn(self.chooser.clone()),
+            pace: args.rate.map_or(Pace::Closed, Pace::Open),
+            extent,
+            check: self.check.clone(),
+            workers: args.connections(),
+            keep: Keep::Nothing,
+        };
+        let warm_up = if args.requests.is_some() { Duration::ZERO } else { args.warmup };
+        let interrupt = self.session.signals.interrupt();
+        let cpu_before = async {
+            tokio::select! {
+                () = tokio::time::sleep(warm_up) => self.server_cpu().await,
+                () = interrupt.cancelled() => None,
+            }
+        };
+        let load = self.session.carry_out(Arc::new(self.session.plan(task, false)));
+        let (outcome, before) = tokio::join!(load, cpu_before);
+        let after = self.server_cpu().await;
+        let ops: Vec<Op> = match self.workload.reads_percent() {
+            0 => vec![Op::Set],
+            100 => vec![Op::Get],
+            _ => Op::ALL.to_vec(),
+        };
+        let cluster = self.session.cluster();
+        let shards: Vec<String> =
+            cluster.iter().flat_map(|cluster| &cluster.shards).map(|shard| shard.name.to_string()).collect();
+        let mut round = measure::round(&outcome, &ops, &shards, self.session.interrupted());
+        let counted = as_f64(round.ok() + round.failed());
+        let used = before.zip(after).and_then(|(before, after)| measure::used(&before, &after));
+        round.server_cpu_us = used.filter(|_| counted > 0.0).map(|seconds| seconds * 1e6 / counted);
+        round.warnings = warnings(&self.document.settings, &round);
+        round
+    }
+
+    /// Processor seconds of each node so far.
+    async fn server_cpu(&self) -> Option<Vec<f64>> {
+        let nodes: Vec<String> = self.session.cluster()?.nodes.iter().map(|node| node.address.clone()).collect();
+        tokio::time::timeout(METRICS_TIMEOUT, ask::cpu_of(&nodes)).await.ok().flatten()
+    }
+
+    /// Reads back every key that was written to.
+    async fn verify(&mut self) {
+        let Some(ledger) = &self.ledger else { return };
+        let touched = locked(ledger).touched();
+        let unknown = locked(ledger).unknown();
+        let keys = u64::try_from(touched.len()).unwrap_or(0);
+        let mut result = Verify {
+            keys,
+            right: 0,
+            unread: 0,
+            wrong: 0,
+            unknown: u64::try_from(unknown).unwrap_or(0),
+            examples: Vec::new(),
+        };
+        for failure in self.document.rounds.iter().flat_map(|round| &round.failures) {
+            if WRONG.contains(&failure.code.as_str()) {
+                result.wrong += failure.count;
+                result.examples.push(format!("while it ran, {}: {}", failure.code, failure.first));
+            }
+        }
+        if !touched.is_empty() && !self.session.interrupted() {
+            let check = Check::LastLook(Arc::clone(ledger));
+            let left = self.bulk("verify", Op::Get, Some(touched), check, |outcome| {
+                let total = outcome.total();
+                result.right += total.succeeded();
+                for ((_, code), failures) in total.failures_by_code() {
+                    if WRONG.contains(&code) {
+                        result.wrong += failures.count;
+                        result.examples.push(format!("{code}: {}", failures.first));
+                    }
+                }
+            });
+            result.unread = left.await.map_or(0, |(left, _)| left);
+        }
+        if self.session.interrupted() {
+            result.unread = keys.saturating_sub(result.right);
+        }
+        result.examples.truncate(EXAMPLES_MAX);
+        self.document.verify = Some(result);
+    }
+
+    /// The report, the files, and the exit code.
+    fn finish(self) -> ExitCode {
+        let Document { settings, rounds, verify, .. } = &self.document;
+        if rounds.len() > 1 {
+            print(&tables::rounds(&self.document));
+        }
+        if let Some((number, round)) = middle(rounds) {
+            if rounds.len() > 1 {
+                print(&format!("\nround {} of {}, the median by throughput:\n", number + 1, rounds.len()));
+            }
+            print(&tables::round(settings, round));
+        }
+        if let Some(verify) = verify {
+            print(&tables::verify(verify));
+        }
+        if let Err(error) = self.write_files() {
+            return fail(&error, EXIT_ERRORS);
+        }
+        if self.session.interrupted() {
+            say("Stopped by a signal: this is what was measured until then; requests under way are not counted.\n");
+        }
+        let wrong = verify.as_ref().is_some_and(|verify| verify.wrong > 0);
+        let unread = verify.as_ref().is_some_and(|verify| verify.unread > 0);
+        let failed = tables::total_failed(rounds);
+        if wrong {
+            fail("acknowledged writes are missing, or values are wrong (see above)", EXIT_WRONG)
+        } else if self.session.interrupted() {
+            self.session.signals.exit_code()
+        } else if failed > 0 {
+            fail(&format!("{} requests failed (see above)", grouped(failed)), EXIT_ERRORS)
+        } else if unread {
+            fail("not everything could be read back (see above)", EXIT_ERRORS)
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+
+    fn write_files(&self) -> Result<(), String> {
+        if let Some(file) = &self.session.args.json {
+            let text = serde_json::to_string_pretty(&self.document).map_err(|error| error.to_string())?;
+            write(file, &format!("{text}\n"))?;
+        }
+        if let Some(file) = &self.session.args.plot
+            && !self.document.rounds.is_empty()
+        {
+            write(file, &plot::svg(&self.document)?)?;
+        }
+        Ok(())
+    }
 }
 
-/// Why the run cannot begin, and what to do.
-fn nobody_there(base: &str, failure: &Failure) -> String {
-    let (what, hint) = match failure.code.as_str() {
-        "connect" | "connect-timeout" => (
-            format!("no node at {base} ({})", failure.detail),
-            "start a cluster with ./launch.sh, or name another node with --addr HOST:PORT",
-        ),
-        "timeout" => (
-            format!("something listens at {base}, but did not answer within 5 seconds"),
-            "is that node overloaded or stopped? Try another one with --addr HOST:PORT",
-        ),
-        _ => (
-            format!("what answers at {base} is no Ostraca node ({})", failure.detail),
-            "name a node with --addr HOST:PORT",
-        ),
+fn write(file: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(file, text).map_err(|error| format!("{} cannot be written: {error}", file.display()))
+}
+
+fn listed(op: Op, keys: Vec<u64>) -> (Source, u64) {
+    let count = u64::try_from(keys.len()).unwrap_or(0);
+    (Source::Listed(op, Arc::new(keys)), count)
+}
+
+async fn server(session: &Session) -> Server {
+    let cluster = session.cluster();
+    let about = match &cluster {
+        Some(_) => ask::about(session.target.address, &session.target.host).await,
+        None => About::default(),
     };
-    format!("{what}\nhint: {hint}")
+    Server {
+        target: session.args.addr.base(),
+        version: about.version,
+        cluster: cluster.as_ref().map(|cluster| cluster.name.clone()),
+        profile: cluster.as_ref().map(|cluster| cluster.profile.clone()),
+        topology: cluster.as_ref().map(|cluster| cluster.topology()),
+        durability: about.durability,
+    }
 }
 
-fn fail(message: &str, code: u8) -> ExitCode {
-    say(&format!("error: {message}\n"));
-    ExitCode::from(code)
-}
-
-/// The result; whoever reads it may have gone.
-fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+fn settings(args: &LoadArgs, workload: Workload) -> Settings {
+    Settings {
+        workload: workload.name().into(),
+        reads_percent: workload.reads_percent(),
+        keys: args.keys,
+        key_dist: args.key_dist.unwrap_or(workload.popularity()).name().into(),
+        value_bytes: args.value_bytes.to_string(),
+        seed: args.seed,
+        connections: args.connections(),
+        pipeline: usize::from(args.pipeline),
+        threads: usize::from(args.threads).min(args.connections()),
+        route: match args.route {
+            RouteArg::Any => "any".into(),
+            RouteArg::Direct => "direct".into(),
+        },
+        rate: args.rate,
+        warmup_s: if args.requests.is_some() { 0.0 } else { args.warmup.as_secs_f64() },
+        duration_s: if args.requests.is_some() { None } else { Some(args.duration.as_secs_f64()) },
+        requests: args.requests,
+        timeout_s: args.timeout.as_secs_f64(),
+        verify: args.verify,
+    }
 }

@@ -1,105 +1,120 @@
 //! Answers of the store as HTTP: statuses of success, the value's bytes, and the headers that say what an answer is worth
 //! (API.md, section 3).
 
-use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
-use axum::response::Response;
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::error::{Kind, Problem};
 use super::params::{self, Plus};
+use super::reply::{Lines, Reply};
 use crate::placement::HashFunction;
-use crate::store::{Acks, Answer, Applied, Code, Location, Outcome, Served};
+use crate::store::{Acks, Answer, Applied, Code, Location, Outcome, Place, Served};
 use crate::types::{Record, Version};
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const OCTETS: &[u8] = b"application/octet-stream";
 
 /// The answer to a read: the value, `404`, or what the request's conditions make of it.
-pub(super) fn value(answer: Answer, conditions: &HeaderMap) -> Result<Response, Problem> {
-    let mut headers = provenance(&answer.served);
-    let guarantee = answer.served.consistency.name();
-    headers.insert(HeaderName::from_static("kv-consistency"), HeaderValue::from_static(guarantee));
-    if let Some(stale_ms) = answer.served.stale_ms {
-        headers.insert(HeaderName::from_static("kv-stale-ms"), stale_ms.into());
+pub(super) fn value(answer: Answer, conditions: &HeaderMap) -> Result<Reply, Problem> {
+    let Answer { outcome, served } = answer;
+    let mut lines = provenance(&served);
+    lines.add("kv-consistency", served.consistency.name());
+    if let Some(stale_ms) = served.stale_ms {
+        lines.add("kv-stale-ms", itoa::Buffer::new().format(stale_ms));
     }
-    match answer.outcome {
-        Outcome::Found(record) => found(record, headers, conditions),
+    match outcome {
+        Outcome::Found(record) => found(record, lines, conditions),
         Outcome::Missing => {
-            let detail = format!("shard {} holds no such key", answer.served.shard);
-            Err(Problem::new(Kind::KeyNotFound, detail).headers(headers))
+            let detail = format!("shard {} holds no such key", served.place.shard);
+            Err(Problem::new(Kind::KeyNotFound, detail).lines(&lines))
         }
         other => Err(mismatch(&other)),
     }
 }
 
-fn found(record: Record, mut headers: HeaderMap, conditions: &HeaderMap) -> Result<Response, Problem> {
-    let etag = etag(record.version);
-    let etag_text = etag.as_bytes();
-    if conditions.contains_key(IF_MATCH) && !names(conditions, &IF_MATCH, etag_text, Comparison::Strong) {
-        let shown = String::from_utf8_lossy(etag_text).into_owned();
+fn found(record: Record, mut lines: Lines, conditions: &HeaderMap) -> Result<Reply, Problem> {
+    let is_conditional = conditions.contains_key(IF_MATCH) || conditions.contains_key(IF_NONE_MATCH);
+    let met = if is_conditional { check(conditions, record.version, &lines)? } else { StatusCode::OK };
+    lines.add_with("etag", |line| put_etag(line, record.version));
+    lines.add("cache-control", "no-store");
+    if met == StatusCode::NOT_MODIFIED {
+        return Ok(Reply::new(met).lines(lines));
+    }
+    lines.add("content-type", record.content.content_type.as_deref().unwrap_or(OCTETS));
+    Ok(Reply::new(met).lines(lines).body(record.content.value))
+}
+
+/// What conditions make of a read that found a record of this version: `200`, `304`, or the problem that one does not hold.
+fn check(conditions: &HeaderMap, version: Version, lines: &Lines) -> Result<StatusCode, Problem> {
+    let mut etag = Vec::new();
+    put_etag(&mut etag, version);
+    if conditions.contains_key(IF_MATCH) && !names(conditions, &IF_MATCH, &etag, Comparison::Strong) {
+        let shown = String::from_utf8_lossy(&etag).into_owned();
         return Err(Problem::new(Kind::PreconditionFailed, format!("the key's ETag is {shown}"))
-            .header(ETAG, &shown)
-            .headers(headers)
+            .line("etag", &shown)
+            .lines(lines)
             .extra("etag", shown));
     }
-    let is_known = names(conditions, &IF_NONE_MATCH, etag_text, Comparison::Weak);
-    headers.insert(ETAG, etag);
-    if is_known {
-        return Ok(response(StatusCode::NOT_MODIFIED, headers, Body::empty()));
-    }
-    let content_type = record.content.content_type.and_then(|bytes| HeaderValue::from_maybe_shared(bytes).ok());
-    headers.insert(CONTENT_TYPE, content_type.unwrap_or(OCTETS));
-    Ok(response(StatusCode::OK, headers, Body::from(record.content.value)))
+    let is_known = names(conditions, &IF_NONE_MATCH, &etag, Comparison::Weak);
+    Ok(if is_known { StatusCode::NOT_MODIFIED } else { StatusCode::OK })
 }
 
 /// The answer of the curl routes to a write that is done.
-pub(super) fn done(answer: Answer) -> Result<Response, Problem> {
-    let (mut headers, _) = written(answer)?;
-    headers.insert(CONTENT_TYPE, TEXT);
-    Ok(response(StatusCode::OK, headers, Body::from("OK\n")))
+pub(super) fn done(answer: Answer) -> Result<Reply, Problem> {
+    let (lines, _) = written(answer)?;
+    Ok(Reply::new(StatusCode::OK).lines(lines).line("content-type", TEXT).body("OK\n"))
 }
 
 /// The answer of a resource to a write that is done: `201` when it was created, else `204`.
-pub(super) fn changed(answer: Answer) -> Result<Response, Problem> {
-    let (headers, created) = written(answer)?;
+pub(super) fn changed(answer: Answer) -> Result<Reply, Problem> {
+    let (lines, created) = written(answer)?;
     let status = if created { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
-    Ok(response(status, headers, Body::empty()))
+    Ok(Reply::new(status).lines(lines))
 }
 
-/// The headers of a write, and whether it created the key.
-fn written(answer: Answer) -> Result<(HeaderMap, bool), Problem> {
-    let mut headers = provenance(&answer.served);
+/// The lines of a write, and whether it created the key.
+fn written(answer: Answer) -> Result<(Lines, bool), Problem> {
+    let mut lines = provenance(&answer.served);
     let (version, Acks { have, of }, created) = match answer.outcome {
         Outcome::Stored { version, acks, created } => (Some(version), acks, created),
         Outcome::Deleted { version, acks } => (version, acks, false),
         other => return Err(mismatch(&other).applied(Applied::Unknown)),
     };
+    lines.add("cache-control", "no-store");
     if let Some(version) = version {
-        headers.insert(ETAG, etag(version));
+        lines.add_with("etag", |line| put_etag(line, version));
     }
-    insert(&mut headers, "kv-acks", &format!("{have}/{of}"));
-    Ok((headers, created))
+    lines.add_with("kv-acks", |line| {
+        for piece in [itoa::Buffer::new().format(have), "/", itoa::Buffer::new().format(of)] {
+            line.extend_from_slice(piece.as_bytes());
+        }
+    });
+    Ok((lines, created))
 }
 
 /// Who gave the answer.
-fn provenance(served: &Served) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(12);
-    headers.insert(CACHE_CONTROL, NO_STORE);
-    insert(&mut headers, "kv-shard", &served.shard);
-    insert(&mut headers, "kv-node", &served.node.to_string());
-    headers.insert(HeaderName::from_static("kv-role"), HeaderValue::from_static(served.role.name()));
-    if let Some((from, to)) = served.forwarded {
-        insert(&mut headers, "kv-forwarded", &format!("{from}->{to}"));
+fn provenance(served: &Served) -> Lines {
+    let mut lines = Lines::beginning(served.place.rendered.get_or_init(|| place(&served.place).into_text()));
+    lines.add("kv-role", served.role.name());
+    lines
+}
+
+/// What is the same in all answers of a copy.
+fn place(place: &Place) -> Lines {
+    let mut lines = Lines::default();
+    lines.add("kv-shard", &place.shard);
+    lines.add("kv-node", place.node.to_string());
+    if let Some((from, to)) = place.forwarded {
+        lines.add("kv-forwarded", format!("{from}->{to}"));
     }
-    headers
+    lines
 }
 
 /// `307` to the owner: the same path and query, with `route=local` in place of what the query says of `route`.
-pub(super) fn redirect(owner: &Location, uri: &Uri) -> Response {
+pub(super) fn redirect(owner: &Location, uri: &Uri) -> Reply {
     let names_route = |piece: &&str| {
         let name = piece.split('=').next().unwrap_or_default();
         params::decode(name.as_bytes(), Plus::Space).is_ok_and(|name| name == "route")
@@ -107,60 +122,45 @@ pub(super) fn redirect(owner: &Location, uri: &Uri) -> Response {
     let kept = uri.query().unwrap_or_default().split('&').filter(|piece| !piece.is_empty() && !names_route(piece));
     let query: Vec<&str> = kept.chain(["route=local"]).collect();
     let location = format!("http://{}{}?{}", owner.leader_address, uri.path(), query.join("&"));
-    let mut headers = HeaderMap::new();
-    headers.insert(CACHE_CONTROL, NO_STORE);
-    headers.insert(CONTENT_TYPE, TEXT);
-    insert(&mut headers, "kv-shard", &owner.name);
-    insert(&mut headers, LOCATION.as_str(), &location);
-    response(StatusCode::TEMPORARY_REDIRECT, headers, Body::from(format!("ask {}\n", owner.leader_address)))
+    Reply::new(StatusCode::TEMPORARY_REDIRECT)
+        .line("cache-control", "no-store")
+        .line("content-type", TEXT)
+        .line("kv-shard", &owner.name)
+        .line("location", location)
+        .body(format!("ask {}\n", owner.leader_address))
 }
 
 /// A view as pretty-printed JSON.
-pub(super) fn json(view: &impl Serialize) -> Response {
-    let mut headers = HeaderMap::new();
-    headers.insert(CACHE_CONTROL, NO_STORE);
-    headers.insert(CONTENT_TYPE, JSON);
-    response(StatusCode::OK, headers, Body::from(pretty(view)))
+pub(super) fn json(view: &impl Serialize) -> Reply {
+    document(JSON, pretty(view))
 }
 
 /// A view as JSON on one line.
-pub(super) fn json_line(view: &impl Serialize) -> Response {
+pub(super) fn json_line(view: &impl Serialize) -> Reply {
     let mut line = serde_json::to_vec(view).unwrap_or_else(|error| panic!("a view cannot be written: {error}"));
     line.push(b'\n');
-    let mut headers = HeaderMap::new();
-    headers.insert(CACHE_CONTROL, NO_STORE);
-    headers.insert(CONTENT_TYPE, JSON);
-    response(StatusCode::OK, headers, Body::from(line))
+    document(JSON, line)
 }
 
 /// A view as pretty-printed JSON with an `ETag`, or `304` to a client that has it.
-pub(super) fn json_tagged(view: &impl Serialize, conditions: &HeaderMap) -> Response {
+pub(super) fn json_tagged(view: &impl Serialize, conditions: &HeaderMap) -> Reply {
     let text = pretty(view);
     let etag = format!("\"{:016x}\"", HashFunction::Fnv1a.hash(&text));
-    let mut headers = HeaderMap::new();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    insert(&mut headers, ETAG.as_str(), &etag);
-    if names(conditions, &IF_NONE_MATCH, etag.as_bytes(), Comparison::Weak) {
-        return response(StatusCode::NOT_MODIFIED, headers, Body::empty());
-    }
-    headers.insert(CONTENT_TYPE, JSON);
-    response(StatusCode::OK, headers, Body::from(text))
+    let is_known = names(conditions, &IF_NONE_MATCH, etag.as_bytes(), Comparison::Weak);
+    let reply = Reply::new(if is_known { StatusCode::NOT_MODIFIED } else { StatusCode::OK })
+        .line("cache-control", "no-cache")
+        .line("etag", etag);
+    if is_known { reply } else { reply.line("content-type", JSON).body(text) }
 }
 
 /// Lines of text for people and probes.
-pub(super) fn text(status: StatusCode, lines: String) -> Response {
-    let mut headers = HeaderMap::new();
-    headers.insert(CACHE_CONTROL, NO_STORE);
-    headers.insert(CONTENT_TYPE, TEXT);
-    response(status, headers, Body::from(lines))
+pub(super) fn text(status: StatusCode, lines: String) -> Reply {
+    Reply::new(status).line("cache-control", "no-store").line("content-type", TEXT).body(lines)
 }
 
 /// A document of some other kind.
-pub(super) fn document(media_type: &'static str, text: String) -> Response {
-    let mut headers = HeaderMap::new();
-    headers.insert(CACHE_CONTROL, NO_STORE);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response(StatusCode::OK, headers, Body::from(text))
+pub(super) fn document(media_type: &'static str, text: impl Into<Bytes>) -> Reply {
+    Reply::new(StatusCode::OK).line("cache-control", "no-store").line("content-type", media_type).body(text)
 }
 
 /// Pretty-printed JSON that ends in a newline.
@@ -171,23 +171,10 @@ pub(super) fn pretty(document: &impl Serialize) -> Vec<u8> {
     text
 }
 
-fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-}
-
-/// Names come from the configuration and may be any UTF-8; what no header can carry is left out.
-fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-        headers.insert(HeaderName::from_static(name), value);
-    }
-}
-
-fn etag(version: Version) -> HeaderValue {
-    HeaderValue::from_maybe_shared(format!("\"{version}\"").into_bytes())
-        .unwrap_or_else(|_| unreachable!("a version is digits and dots: {version}"))
+fn put_etag(out: &mut Vec<u8>, version: Version) {
+    out.push(b'"');
+    version.put_text(out);
+    out.push(b'"');
 }
 
 /// How tags are compared (RFC 9110, section 8.8.3.2). Ours are strong.
@@ -222,6 +209,7 @@ fn mismatch(outcome: &Outcome) -> Problem {
 mod tests {
     use super::*;
     use crate::types::{NodeName, ShardIndex};
+    use axum::http::HeaderValue;
 
     fn location(uri: &'static str) -> String {
         let owner = Location {
@@ -231,9 +219,9 @@ mod tests {
             leader_address: ([127, 0, 0, 5], 8080).into(),
             is_here: false,
         };
-        let response = redirect(&owner, &Uri::from_static(uri));
-        assert_eq!(response.status(), 307);
-        response.headers()[LOCATION].to_str().unwrap().to_owned()
+        let reply = redirect(&owner, &Uri::from_static(uri));
+        assert_eq!(reply.status(), 307);
+        reply.get("location").unwrap().to_owned()
     }
 
     #[test]

@@ -29,9 +29,9 @@ const RESERVED_BYTES_MAX: usize = 1 << 20;
 
 /// A request's body, and the part of the budget that it holds until the request is over.
 #[derive(Debug)]
-pub(super) struct Upload {
-    body: Body,
-    budget: Arc<Semaphore>,
+pub(super) struct Upload<'a> {
+    source: Source,
+    budget: &'a Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
     /// Something was read, so a waiting client has had its `100 Continue`.
     begun: bool,
@@ -39,11 +39,26 @@ pub(super) struct Upload {
     ended: bool,
 }
 
-impl Upload {
+/// Where a body comes from.
+#[derive(Debug)]
+enum Source {
+    /// It is here, with its request.
+    Whole(Bytes),
+    /// It is on its way.
+    Stream(Body),
+}
+
+impl<'a> Upload<'a> {
     /// A body of which nothing was read yet.
-    pub(super) fn new(body: Body, budget: Arc<Semaphore>) -> Upload {
+    pub(super) fn stream(body: Body, budget: &'a Arc<Semaphore>) -> Upload<'a> {
         let ended = body.is_end_stream();
-        Upload { body, budget, held: None, begun: false, ended }
+        Upload { source: Source::Stream(body), budget, held: None, begun: false, ended }
+    }
+
+    /// A body that came with its request.
+    pub(super) fn whole(body: Bytes, budget: &'a Arc<Semaphore>) -> Upload<'a> {
+        let ended = body.is_empty();
+        Upload { source: Source::Whole(body), budget, held: None, begun: false, ended }
     }
 
     /// Whether the request has no body, or an empty one, as far as its head says.
@@ -58,9 +73,18 @@ impl Upload {
         time_left: Duration,
         settings: &Settings,
     ) -> Result<Bytes, Problem> {
-        let announced = self.body.size_hint().exact();
+        let announced = match &self.source {
+            Source::Whole(bytes) => Some(bytes.len() as u64),
+            Source::Stream(body) => body.size_hint().exact(),
+        };
         if let Some(len) = announced.filter(|len| *len > len_max as u64) {
             return Err(Problem::value_too_large(Some(len), settings));
+        }
+        if let Source::Whole(bytes) = &mut self.source {
+            let bytes = std::mem::take(bytes);
+            self.hold(bytes.len())?;
+            self.ended = true;
+            return Ok(bytes);
         }
         let reserve = announced.map_or(0, |len| usize::try_from(len).unwrap_or(usize::MAX)).min(RESERVED_BYTES_MAX);
         timeout(time_left, self.collect(len_max, reserve, settings)).await.unwrap_or_else(|_| {
@@ -95,8 +119,9 @@ impl Upload {
     /// The next bytes; none at the end. Trailers say nothing to us.
     async fn piece(&mut self) -> Result<Option<Bytes>, Problem> {
         self.begun = true;
+        let Source::Stream(body) = &mut self.source else { return Ok(None) };
         while !self.ended {
-            match self.body.frame().await {
+            match body.frame().await {
                 None => self.ended = true,
                 Some(Err(error)) => {
                     self.ended = true;
@@ -119,7 +144,7 @@ impl Upload {
     /// Takes `len` bytes from the budget, at once or not at all: who waited for it while holding a part could wait for
     /// ever.
     fn hold(&mut self, len: usize) -> Result<(), Problem> {
-        let permit = u32::try_from(len).ok().and_then(|len| Arc::clone(&self.budget).try_acquire_many_owned(len).ok());
+        let permit = u32::try_from(len).ok().and_then(|len| Arc::clone(self.budget).try_acquire_many_owned(len).ok());
         let Some(permit) = permit else {
             return Err(Problem::new(
                 Kind::Store(Code::Overloaded),
@@ -136,19 +161,23 @@ impl Upload {
 
     /// Throws away what the client of a refused request still sends, for [`LINGER`] at most. Not when it waits for a
     /// `100 Continue`, for reading would send it one.
-    pub(super) fn linger(mut self, awaits_continue: bool) {
+    pub(super) fn linger(self, awaits_continue: bool) {
         if self.ended || awaits_continue && !self.begun {
             return;
         }
-        self.held = None;
-        tokio::spawn(timeout(LINGER, async move {
-            let mut thrown = 0_usize;
-            while thrown < LINGER_BYTES_MAX
-                && let Ok(Some(piece)) = self.piece().await
-            {
-                thrown += piece.len();
-            }
-        }));
+        if let Source::Stream(body) = self.source {
+            tokio::spawn(timeout(LINGER, throw_away(body)));
+        }
+    }
+}
+
+/// Reads a body to its end, or for as long as [`LINGER_BYTES_MAX`] lets it.
+async fn throw_away(mut body: Body) {
+    let mut thrown = 0_usize;
+    while thrown < LINGER_BYTES_MAX
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        thrown += frame.data_ref().map_or(0, Bytes::len);
     }
 }
 
@@ -158,8 +187,8 @@ mod tests {
     use futures_util::{StreamExt, stream};
     use std::convert::Infallible;
 
-    fn upload(body: Body, budget: usize) -> Upload {
-        Upload::new(body, Arc::new(Semaphore::new(budget)))
+    fn budget(bytes: usize) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(bytes))
     }
 
     fn streamed(pieces: &[&'static str]) -> Body {
@@ -167,44 +196,52 @@ mod tests {
         Body::from_stream(stream::iter(pieces))
     }
 
-    async fn read(upload: &mut Upload, len_max: usize) -> Result<Bytes, u16> {
+    async fn read(upload: &mut Upload<'_>, len_max: usize) -> Result<Bytes, u16> {
         let read = upload.read(len_max, Duration::from_millis(200), &Settings::default()).await;
         read.map_err(|problem| problem.status().as_u16())
     }
 
     #[tokio::test]
     async fn body_whole_or_in_pieces_comes_out_as_it_went_in() {
-        assert_eq!(read(&mut upload(Body::empty(), 9), 9).await, Ok(Bytes::new()));
-        assert_eq!(read(&mut upload(Body::from("abc"), 9), 3).await, Ok("abc".into()));
-        assert_eq!(read(&mut upload(streamed(&["a", "", "bc", "d"]), 9), 4).await, Ok("abcd".into()));
+        let budget = budget(9);
+        let upload = |body| Upload::stream(body, &budget);
+        assert_eq!(read(&mut upload(Body::empty()), 9).await, Ok(Bytes::new()));
+        assert_eq!(read(&mut upload(Body::from("abc")), 3).await, Ok("abc".into()));
+        assert_eq!(read(&mut upload(streamed(&["a", "", "bc", "d"])), 4).await, Ok("abcd".into()));
+        assert_eq!(read(&mut Upload::whole("abc".into(), &budget), 3).await, Ok("abc".into()));
+        assert_eq!(read(&mut Upload::whole(Bytes::new(), &budget), 3).await, Ok(Bytes::new()));
     }
 
     #[tokio::test]
     async fn body_announced_over_the_limit_is_refused_unread() {
-        let mut over = upload(Body::from("abcd"), 9);
+        let budget = budget(9);
+        let mut over = Upload::stream(Body::from("abcd"), &budget);
         assert_eq!(read(&mut over, 3).await, Err(413));
         assert!(!over.begun);
+        assert_eq!(read(&mut Upload::whole("abcd".into(), &budget), 3).await, Err(413));
     }
 
     #[tokio::test]
     async fn body_streamed_over_the_limit_is_cut() {
         let endless = stream::repeat("abcd").map(Ok::<_, Infallible>);
-        assert_eq!(read(&mut upload(Body::from_stream(endless), 99), 10).await, Err(413));
+        assert_eq!(read(&mut Upload::stream(Body::from_stream(endless), &budget(99)), 10).await, Err(413));
     }
 
     #[tokio::test]
     async fn body_that_stalls_is_given_up_at_the_deadline() {
         let stalled = stream::iter([Ok::<_, Infallible>("a")]).chain(stream::pending());
-        assert_eq!(read(&mut upload(Body::from_stream(stalled), 9), 9).await, Err(504));
+        assert_eq!(read(&mut Upload::stream(Body::from_stream(stalled), &budget(9)), 9).await, Err(504));
     }
 
     #[tokio::test]
     async fn body_beyond_the_budget_is_503_and_the_budget_comes_back() {
-        let budget = Arc::new(Semaphore::new(4));
-        let mut held = Upload::new(Body::from("abc"), Arc::clone(&budget));
-        assert_eq!(read(&mut held, 9).await, Ok("abc".into()));
-        assert_eq!(read(&mut Upload::new(Body::from("xy"), Arc::clone(&budget)), 9).await, Err(503));
-        drop(held);
-        assert_eq!(read(&mut Upload::new(Body::from("xy"), budget), 9).await, Ok("xy".into()));
+        let budget = budget(4);
+        for upload in [|body, budget| Upload::stream(Body::from(body), budget), Upload::whole] {
+            let mut held = upload(Bytes::from("abc"), &budget);
+            assert_eq!(read(&mut held, 9).await, Ok("abc".into()));
+            assert_eq!(read(&mut upload("xy".into(), &budget), 9).await, Err(503));
+            drop(held);
+            assert_eq!(read(&mut upload("xy".into(), &budget), 9).await, Ok("xy".into()));
+        }
     }
 }

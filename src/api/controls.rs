@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use axum::http::HeaderMap;
 use axum::http::header::{CONNECTION, IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName};
 
 use super::error::Problem;
 use super::params::Params;
@@ -19,6 +19,9 @@ pub(super) const DATA: &[&str] = &["consistency", "max_stale", "session", "ack",
 /// The control of routes that ask other nodes.
 pub(super) const TIME: &[&str] = &["timeout"];
 
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// How the headers of controls, and of answers, begin.
+const PREFIX: &str = "kv-";
 /// Each control's header.
 const HEADERS: &[(&str, &str)] = &[
     ("consistency", "kv-consistency"),
@@ -64,7 +67,11 @@ impl Controls {
         began: Instant,
         settings: &Settings,
     ) -> Result<Controls, Problem> {
-        refuse_unknown(headers, accepts)?;
+        let is_headed = headers.keys().any(|name| name.as_str().starts_with(PREFIX));
+        if is_headed {
+            refuse_unknown(headers, accepts)?;
+        }
+        let headers = is_headed.then_some(headers); // nearly all requests have none of them: not worth seven looks
         for name in ["max_stale", "session", "ack_timeout"] {
             if one(name, params, headers)?.is_some() {
                 return Err(Problem::not_built(format_args!("the control {name}")));
@@ -154,7 +161,7 @@ fn bad(name: &str, value: &str, instead: &str) -> Problem {
 }
 
 /// A control from query and header, which must not disagree.
-fn one<'a>(name: &str, params: &'a Params, headers: &'a HeaderMap) -> Result<Option<&'a str>, Problem> {
+fn one<'a>(name: &str, params: &'a Params, headers: Option<&'a HeaderMap>) -> Result<Option<&'a str>, Problem> {
     match (params.text(name)?, header(name, headers)?) {
         (Some(asked), Some(headed)) if asked != headed => Err(Problem::bad_request(format!(
             "{name} is {} in the query and {} in the header",
@@ -166,7 +173,8 @@ fn one<'a>(name: &str, params: &'a Params, headers: &'a HeaderMap) -> Result<Opt
     }
 }
 
-fn header<'a>(name: &str, headers: &'a HeaderMap) -> Result<Option<&'a str>, Problem> {
+fn header<'a>(name: &str, headers: Option<&'a HeaderMap>) -> Result<Option<&'a str>, Problem> {
+    let Some(headers) = headers else { return Ok(None) };
     let Some((_, header)) = HEADERS.iter().find(|(control, _)| *control == name) else { return Ok(None) };
     let mut values = headers.get_all(*header).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -180,7 +188,7 @@ fn header<'a>(name: &str, headers: &'a HeaderMap) -> Result<Option<&'a str>, Pro
 /// Refuses `KV-` headers that are no control of this route. Those of answers are dropped, and unknown ones that
 /// `Connection` names, for they were meant for the previous hop; a control is never dropped, whatever `Connection` says.
 pub(super) fn refuse_unknown(headers: &HeaderMap, accepts: &[&str]) -> Result<(), Problem> {
-    for name in headers.keys().map(|name| name.as_str()).filter(|name| name.starts_with("kv-")) {
+    for name in headers.keys().map(|name| name.as_str()).filter(|name| name.starts_with(PREFIX)) {
         let control = HEADERS.iter().find(|(_, header)| *header == name);
         match control {
             Some((control, _)) if accepts.contains(control) => {}
@@ -212,7 +220,7 @@ pub(super) fn refuse_conditions(headers: &HeaderMap) -> Result<(), Problem> {
             return Err(Problem::not_built(format_args!("{shown} on a write")));
         }
     }
-    if headers.contains_key("idempotency-key") {
+    if headers.contains_key(IDEMPOTENCY_KEY) {
         return Err(Problem::not_built("Idempotency-Key"));
     }
     Ok(())
@@ -223,7 +231,7 @@ mod tests {
     use super::super::params::Accepts;
     use super::*;
     use crate::clock::Clock;
-    use axum::http::{HeaderName, HeaderValue};
+    use axum::http::HeaderValue;
 
     fn read(query: &str, headers: &[(&'static str, &'static str)]) -> Result<(Consistency, Route, u128), u16> {
         let params = Params::of_query(query, &Accepts { own: &[], controls: DATA, not_built: &[] }).unwrap();

@@ -4,7 +4,6 @@ use std::str;
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method};
-use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use super::body::Upload;
 use super::controls::{self, Controls};
 use super::error::{Kind, Problem};
 use super::params::{Accepts, Params};
+use super::reply::Reply;
 use crate::config::Settings;
 use crate::store::Operation;
 use crate::types::{Change, Content, Key, Mutation};
@@ -29,7 +29,7 @@ const NOTHING: Accepts = Accepts { own: &[], controls: &[], not_built: &[] };
 const FORM_SLACK_BYTES: usize = 4096;
 
 /// `/get?key=K`: the value's bytes.
-pub(super) async fn get(asked: &Asked<'_>) -> Result<Response, Problem> {
+pub(super) async fn get(asked: &Asked<'_>) -> Result<Reply, Problem> {
     let params = asked.query(&GET)?;
     let (key, controls) = (asked.key(&params)?, asked.controls(&params, &GET)?);
     if let Some(redirect) = asked.elsewhere(&key, &controls) {
@@ -39,7 +39,7 @@ pub(super) async fn get(asked: &Asked<'_>) -> Result<Response, Problem> {
 }
 
 /// `/set?key=K&value=V`, with the value in the query, in a form, or as the body.
-pub(super) async fn set(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Problem> {
+pub(super) async fn set(asked: &Asked<'_>, upload: &mut Upload<'_>) -> Result<Reply, Problem> {
     let is_get = asked.parts.method == Method::GET;
     let refusal = |params: &Params| match params.get("value") {
         Some(_) => Some(Problem::bad_request("there is a value parameter and a body").hint("send the value once")),
@@ -74,7 +74,7 @@ fn get_without_value() -> Problem {
 }
 
 /// `/delete?key=K`, with the key in the query or in a form.
-pub(super) async fn delete(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Problem> {
+pub(super) async fn delete(asked: &Asked<'_>, upload: &mut Upload<'_>) -> Result<Reply, Problem> {
     let refusal = |_: &Params| {
         let problem = Problem::bad_request("/delete takes no body, save a form with its parameters");
         Some(problem.hint("send the key as ?key=K, and no body"))
@@ -98,14 +98,14 @@ struct Written {
 
 enum Understood {
     Here(Written),
-    Elsewhere(Response),
+    Elsewhere(Reply),
 }
 
 /// Understands a write. What the head alone shows to be wrong, or elsewhere, is answered before the body is read.
 /// `refusal` says why these parameters cannot go with a raw body that is not empty.
 async fn understand(
     asked: &Asked<'_>,
-    upload: &mut Upload,
+    upload: &mut Upload<'_>,
     accepts: &Accepts,
     refusal: impl Fn(&Params) -> Option<Problem>,
 ) -> Result<Understood, Problem> {
@@ -225,7 +225,7 @@ fn text_or_b64(bytes: &[u8]) -> (Option<String>, Option<String>) {
 }
 
 /// `/next-replication-key`: a window for people, not for replicas.
-pub(super) async fn next_replication_key(asked: &Asked<'_>) -> Result<Response, Problem> {
+pub(super) async fn next_replication_key(asked: &Asked<'_>) -> Result<Reply, Problem> {
     asked.query(&NOTHING)?;
     controls::refuse_unknown(asked.headers(), NOTHING.controls)?;
     let deadline = asked.began + asked.settings().request_timeout;

@@ -3,14 +3,12 @@
 //! Every problem says what happened, whether a write took effect (`applied`), whether asking again can help, and what to
 //! do next. A write whose outcome is not known says `unknown`, and is never reported as failed or as done.
 
-use axum::body::Body;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::answer;
+use super::reply::{Lines, Reply};
 use crate::config::Settings;
 use crate::store::{Applied, Code, Error};
 use crate::types::KeyFault;
@@ -85,7 +83,7 @@ struct Parts {
     hint: String,
     /// Further members: `limit`, `setting`, `shard`, `leader`, `etag`.
     extras: Map<String, Value>,
-    headers: HeaderMap,
+    lines: Lines,
 }
 
 /// The JSON, in the order in which people read it.
@@ -249,7 +247,7 @@ impl Problem {
             detail: detail.into(),
             hint: String::new(),
             extras: Map::new(),
-            headers: HeaderMap::new(),
+            lines: Lines::default(),
         }))
     }
 
@@ -266,7 +264,7 @@ impl Problem {
     /// A method that the route does not have, with those that it has.
     pub(super) fn method_not_allowed(method: &str, path: &str, allow: &str) -> Problem {
         Problem::new(Kind::MethodNotAllowed, format!("{path} has no method {method}; it has {allow}"))
-            .header(ALLOW, allow)
+            .line("allow", allow)
     }
 
     /// A body over the limit for values; `len` as far as it is known.
@@ -311,17 +309,15 @@ impl Problem {
         self
     }
 
-    /// Adds a header to the answer.
-    pub(super) fn header(mut self, name: HeaderName, value: &str) -> Problem {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            self.0.headers.insert(name, value);
-        }
+    /// Adds a line to the answer's head.
+    pub(super) fn line(mut self, name: &'static str, value: &str) -> Problem {
+        self.0.lines.add(name, value);
         self
     }
 
-    /// Adds the headers that tell who gave the answer.
-    pub(super) fn headers(mut self, headers: HeaderMap) -> Problem {
-        self.0.headers.extend(headers);
+    /// Adds the lines that tell who gave the answer.
+    pub(super) fn lines(mut self, lines: &Lines) -> Problem {
+        self.0.lines.extend(lines);
         self
     }
 
@@ -371,8 +367,8 @@ impl Problem {
     }
 
     /// The answer.
-    pub(super) fn into_response(self) -> Response {
-        let Parts { kind, applied, retryable, detail, hint, extras, headers } = *self.0;
+    pub(super) fn into_reply(self) -> Reply {
+        let Parts { kind, applied, retryable, detail, hint, extras, lines } = *self.0;
         let (status, code, title, usual_hint) = table(kind);
         let document = Document {
             r#type: format!("urn:ostraca:{code}"),
@@ -385,16 +381,9 @@ impl Problem {
             hint: if hint.is_empty() { usual_hint } else { &hint },
             extras: &extras,
         };
-        let mut response = Response::new(Body::from(answer::pretty(&document)));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        let reply = Reply::new(status).body(answer::pretty(&document)).lines(lines);
+        let reply = reply.line("content-type", "application/problem+json").line("cache-control", "no-store");
+        if status == StatusCode::SERVICE_UNAVAILABLE { reply.line("retry-after", "1") } else { reply }
     }
 }
 
@@ -415,35 +404,33 @@ impl From<Error> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt;
 
-    async fn text(problem: Problem) -> String {
-        let body = problem.into_response().into_body().collect().await.unwrap().to_bytes();
-        String::from_utf8(body.to_vec()).unwrap()
+    fn text(problem: Problem) -> String {
+        String::from_utf8(problem.into_reply().into_body().to_vec()).unwrap()
     }
 
-    #[tokio::test]
-    async fn problem_document_has_its_members_in_order_and_ends_in_a_newline() {
+    #[test]
+    fn problem_document_has_its_members_in_order_and_ends_in_a_newline() {
         let error = Error::new(Code::WrongShard, "not here").shard("Delhi").leader("127.0.0.5:8080");
         let expected = "{\n  \"type\": \"urn:ostraca:wrong-shard\",\n  \"title\": \"The key belongs to another shard\",\n  \
             \"status\": 421,\n  \"detail\": \"not here\",\n  \"code\": \"wrong-shard\",\n  \"applied\": \"no\",\n  \
             \"retryable\": false,\n  \"hint\": \"ask the leader, or leave route=local out\",\n  \
             \"leader\": \"127.0.0.5:8080\",\n  \"shard\": \"Delhi\"\n}\n";
-        assert_eq!(text(error.into()).await, expected);
+        assert_eq!(text(error.into()), expected);
     }
 
-    #[tokio::test]
-    async fn problem_of_a_write_that_may_have_happened_says_unknown() {
+    #[test]
+    fn problem_of_a_write_that_may_have_happened_says_unknown() {
         let error = Error::new(Code::Deadline, "no word").applied(Applied::Unknown);
-        assert!(text(error.into()).await.contains("\"applied\": \"unknown\""));
+        assert!(text(error.into()).contains("\"applied\": \"unknown\""));
     }
 
     #[test]
     fn problem_every_503_says_when_to_come_back() {
         for code in [Code::NoLeader, Code::Overloaded] {
-            let response = Problem::from(Error::new(code, "busy")).into_response();
-            assert_eq!(response.status(), 503);
-            let seconds: u32 = response.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap();
+            let reply = Problem::from(Error::new(code, "busy")).into_reply();
+            assert_eq!(reply.status(), 503);
+            let seconds: u32 = reply.get("retry-after").unwrap().parse().unwrap();
             assert!(seconds >= 1);
         }
     }

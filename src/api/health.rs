@@ -2,29 +2,28 @@
 
 use std::fmt::Write;
 
-use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::http::StatusCode;
 
 use super::answer;
 use super::asked::Asked;
 use super::controls;
 use super::error::Problem;
 use super::params::Accepts;
+use super::reply::Reply;
 use crate::store::view::{Check, Readiness, Verdict};
 
 const LIVE: Accepts = Accepts { own: &[], controls: &[], not_built: &[] };
 const READY: Accepts = Accepts { own: &["for"], controls: &[], not_built: &["max_lag", "max_at_risk"] };
 
 /// `/livez`: the process does its work.
-pub(super) fn live(asked: &Asked<'_>) -> Result<Response, Problem> {
+pub(super) fn live(asked: &Asked<'_>) -> Result<Reply, Problem> {
     asked.query(&LIVE)?;
     controls::refuse_unknown(asked.headers(), LIVE.controls)?;
     Ok(render(&asked.store().liveness()))
 }
 
 /// `/readyz`: it can do its role; with `for=`, it can serve reads or take writes.
-pub(super) fn ready(asked: &Asked<'_>) -> Result<Response, Problem> {
+pub(super) fn ready(asked: &Asked<'_>) -> Result<Reply, Problem> {
     let params = asked.query(&READY)?;
     controls::refuse_unknown(asked.headers(), READY.controls)?;
     let question = match params.text("for")? {
@@ -39,7 +38,7 @@ pub(super) fn ready(asked: &Asked<'_>) -> Result<Response, Problem> {
     Ok(render(&asked.store().readiness(question)))
 }
 
-fn render(checks: &[Check]) -> Response {
+fn render(checks: &[Check]) -> Reply {
     let mut lines = String::new();
     for Check { name, verdict, detail } in checks {
         let verdict = match verdict {
@@ -52,34 +51,29 @@ fn render(checks: &[Check]) -> Response {
     if checks.iter().all(|check| check.verdict.passes()) {
         return answer::text(StatusCode::OK, lines);
     }
-    let mut response = answer::text(StatusCode::SERVICE_UNAVAILABLE, lines);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    response
+    answer::text(StatusCode::SERVICE_UNAVAILABLE, lines).line("retry-after", "1")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt;
 
     fn check(name: &str, verdict: Verdict) -> Check {
         Check { name: name.to_owned(), verdict, detail: "why".to_owned() }
     }
 
-    #[tokio::test]
-    async fn health_one_failed_check_is_503_with_a_line_for_each() {
-        let response = render(&[check("role", Verdict::Ok), check("disk", Verdict::Failed)]);
-        assert_eq!(response.status(), 503);
-        assert_eq!(response.headers()[RETRY_AFTER], "1");
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(body, "ok role: why\nFAILED disk: why\n");
+    #[test]
+    fn health_one_failed_check_is_503_with_a_line_for_each() {
+        let reply = render(&[check("role", Verdict::Ok), check("disk", Verdict::Failed)]);
+        assert_eq!(reply.status(), 503);
+        assert_eq!(reply.get("retry-after"), Some("1"));
+        assert_eq!(reply.into_body(), "ok role: why\nFAILED disk: why\n");
     }
 
-    #[tokio::test]
-    async fn health_well_or_with_a_warning_is_200() {
-        let response = render(&[check("role", Verdict::Ok), check("placement", Verdict::Warning)]);
-        assert_eq!(response.status(), 200);
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(body, "ok role: why\nWARNING placement: why\n");
+    #[test]
+    fn health_well_or_with_a_warning_is_200() {
+        let reply = render(&[check("role", Verdict::Ok), check("placement", Verdict::Warning)]);
+        assert_eq!(reply.status(), 200);
+        assert_eq!(reply.into_body(), "ok role: why\nWARNING placement: why\n");
     }
 }

@@ -1,7 +1,6 @@
 //! `/v1/kv/{key}`: a key as a resource.
 
 use axum::http::header::CONTENT_TYPE;
-use axum::response::Response;
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -14,6 +13,7 @@ use super::controls;
 use super::curl::refuse_content_encoding;
 use super::error::Problem;
 use super::params::{self, Accepts, Params, Plus};
+use super::reply::Reply;
 use crate::store::Operation;
 use crate::types::record::CONTENT_TYPE_BYTES_MAX;
 use crate::types::{Content, Key};
@@ -32,7 +32,7 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// GET: the value's bytes, with the type that they were put with.
-pub(super) async fn get(asked: &Asked<'_>) -> Result<Response, Problem> {
+pub(super) async fn get(asked: &Asked<'_>) -> Result<Reply, Problem> {
     let params = asked.query(&READ)?;
     let (key, controls) = (key(asked, &params)?, asked.controls(&params, &READ)?);
     if let Some(redirect) = asked.elsewhere(&key, &controls) {
@@ -42,7 +42,7 @@ pub(super) async fn get(asked: &Asked<'_>) -> Result<Response, Problem> {
 }
 
 /// PUT: stores the body as it is, and its type.
-pub(super) async fn put(asked: &Asked<'_>, upload: &mut Upload) -> Result<Response, Problem> {
+pub(super) async fn put(asked: &Asked<'_>, upload: &mut Upload<'_>) -> Result<Reply, Problem> {
     controls::refuse_conditions(asked.headers())?;
     let params = asked.query(&PUT)?;
     let (key, controls) = (key(asked, &params)?, asked.controls(&params, &PUT)?);
@@ -58,7 +58,7 @@ pub(super) async fn put(asked: &Asked<'_>, upload: &mut Upload) -> Result<Respon
 }
 
 /// DELETE: removes the key, whether or not it is there.
-pub(super) async fn delete(asked: &Asked<'_>) -> Result<Response, Problem> {
+pub(super) async fn delete(asked: &Asked<'_>) -> Result<Reply, Problem> {
     controls::refuse_conditions(asked.headers())?;
     let params = asked.query(&DELETE)?;
     let (key, controls) = (key(asked, &params)?, asked.controls(&params, &DELETE)?);

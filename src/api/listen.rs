@@ -9,6 +9,9 @@
 //! | a client that does not read its answer | [`WRITE_STALL_MAX`] | closed |
 //! | stopping | [`STOP_WAIT_MAX`] | what still runs is cut |
 //!
+//! A connection begins in a loop of our own ([`super::plain`]), which serves what nearly all requests are, and is handed to
+//! hyper at the first request that is anything else. The bounds above hold in both.
+//!
 //! HTTP/1.1 and 1.0 only. HTTP/2 would bring windows and streams that a client can hold open, each of which would need a
 //! bound of its own here, and curl does not ask for it on plain `http://`.
 //!
@@ -17,22 +20,25 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::http::StatusCode;
-use axum::response::Response;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::util::{MapResponse, ServiceExt};
+use tower::util::ServiceExt;
 
-use super::gather::{Direct, Gather};
-use super::slots::{Activity, Slots};
+use super::Service;
+use super::ahead::Ahead;
+use super::plain;
+use super::slots::{Activity, Slot, Slots};
 use super::stall::Stalling;
 use crate::config::Settings;
 use crate::metrics::Metrics;
@@ -48,11 +54,11 @@ const URI_BYTES_MAX: usize = 64 << 10;
 /// A pause after an accept that failed for want of descriptors or memory, in which some may come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` on `listener` until `shutdown`, then lets requests that run finish. Returns how many connections had to
+/// Serves `service` on `listener` until `shutdown`, then lets requests that run finish. Returns how many connections had to
 /// be cut. Connections that were upgraded are no longer ours and go on.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    service: Service,
     settings: &Settings,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
@@ -74,21 +80,10 @@ pub async fn serve(
         match accepted {
             Ok((stream, _)) => {
                 accepts = true;
-                let activity = Arc::new(Activity::default());
-                let connection = connection(
-                    stream,
-                    http.clone(),
-                    router.clone(),
-                    Arc::clone(&activity),
-                    shutdown.clone(),
-                    cut.clone(),
-                );
                 let open = Open::begin(&metrics);
+                let connection = Connection::new(service.clone(), http.clone(), shutdown.clone(), cut.clone());
                 connections.spawn(async move {
-                    tokio::select! {
-                        () = connection => {}
-                        () = slot.is_wanted_back(&activity) => {} // it has no request: dropping it loses nothing
-                    }
+                    connection.run(stream, &slot).await;
                     drop(open);
                     drop(slot);
                 });
@@ -131,7 +126,8 @@ impl Drop for Open {
     }
 }
 
-fn protocol(settings: &Settings) -> http1::Builder {
+/// HTTP as hyper is to speak it.
+pub(super) fn protocol(settings: &Settings) -> http1::Builder {
     let head_bytes_max = settings.header_bytes_max + URI_BYTES_MAX;
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -142,50 +138,90 @@ fn protocol(settings: &Settings) -> http1::Builder {
     http
 }
 
-/// Serves one connection to its end. Its errors are the client's: it went away, or sent what is not HTTP.
-async fn connection(
-    stream: TcpStream,
+/// What a connection is made of.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+
+/// A connection, and what it needs of its node.
+pub(super) struct Connection {
+    service: Service,
     http: http1::Builder,
-    router: Router,
     activity: Arc<Activity>,
     shutdown: CancellationToken,
     cut: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(detail = %error, "cannot set TCP_NODELAY");
+}
+
+impl Connection {
+    /// A new connection. It ends soon after `shutdown`, and at once after `cut`.
+    pub(super) fn new(
+        service: Service,
+        http: http1::Builder,
+        shutdown: CancellationToken,
+        cut: CancellationToken,
+    ) -> Connection {
+        Connection { service, http, activity: Arc::default(), shutdown, cut }
     }
-    let direct = Direct::default();
-    let stream =
-        TokioIo::new(Gather::new(Stalling::new(stream, WRITE_STALL_MAX, Arc::clone(&activity)), direct.clone()));
-    let service = MapResponse::new(router, move |response: Response| {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            direct.set();
+
+    /// Serves it to its end, or until it must make room or is cut: without a request, dropping it loses nothing.
+    async fn run(&self, stream: TcpStream, slot: &Slot) {
+        let is_stopping = AtomicBool::new(false);
+        // A set of one: it looks at its future only when that has something new, and not at every turn of the connection.
+        let mut ends: FuturesUnordered<_> = [self.must_end(slot, &is_stopping)].into_iter().collect();
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(detail = %error, "cannot set TCP_NODELAY");
         }
-        response
-    });
-    let service = service_fn(move |request| {
-        let under_way = activity.request();
-        let answering = service.clone().oneshot(request);
-        async move {
-            let answer = answering.await;
-            drop(under_way);
-            answer
+        let served = self.serve(stream, &is_stopping);
+        tokio::select! {
+            biased; // what is asked of a connection is known before its turn
+            _ = ends.next() => {}
+            served = served => if let Err(error) = served {
+                tracing::debug!(detail = %error, "a connection ended in an error");
+            },
         }
-    });
-    let connection = http.serve_connection(stream, service).with_upgrades();
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = cut.cancelled() => Ok(()),
+    }
+
+    /// Returns when the connection has to end at once, and says before when it has to end soon.
+    async fn must_end(&self, slot: &Slot, is_stopping: &AtomicBool) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => is_stopping.store(true, Ordering::Relaxed),
+            () = slot.is_wanted_back(&self.activity) => return,
+        }
+        tokio::select! {
+            () = self.cut.cancelled() => {}
+            () = slot.is_wanted_back(&self.activity) => {}
+        }
+    }
+
+    /// Serves it to its end. Its errors are the client's: it went away, or sent what is not HTTP.
+    pub(super) async fn serve(&self, stream: impl Stream, is_stopping: &AtomicBool) -> io::Result<()> {
+        let mut stream = Stalling::new(stream, WRITE_STALL_MAX, Arc::clone(&self.activity));
+        let plain = plain::Connection::new(&self.service.api, &mut stream, &self.activity, is_stopping);
+        match plain.serve().await? {
+            None => Ok(()),
+            Some(unread) => Box::pin(self.serve_with_hyper(Ahead::new(unread, stream))).await.map_err(io::Error::other),
+        }
+    }
+
+    /// Leaves it all to hyper.
+    pub(super) async fn serve_with_hyper(&self, stream: impl Stream) -> hyper::Result<()> {
+        let service = service_fn(|request| {
+            let under_way = self.activity.request();
+            let answering = self.service.router.clone().oneshot(request);
+            async move {
+                let answer = answering.await;
+                drop(under_way);
+                answer
             }
+        });
+        let connection = self.http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        tokio::pin!(connection);
+        tokio::select! {
+            biased; // a request that is here already is one that runs
+            ended = connection.as_mut() => return ended,
+            () = self.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(detail = %error, "a connection ended in an error");
+        connection.await
     }
 }
 

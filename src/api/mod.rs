@@ -1,8 +1,8 @@
 //! Everything HTTP: what clients ask, how it is understood, and how it is answered (API.md, sections 1 to 4).
 //!
 //! ```text
-//! listen ─ connections ─▶ axum ─▶ routes: one table ─▶ a handler ─▶ store ─▶ answer ─▶ watch: metrics and log
-//!                                   │ framing, origin, method     └ error: problem+json, the only statuses of failures
+//! listen ─ connections ─┬ plain ─▶ routes: one table ─▶ a handler ─▶ store ─▶ answer ─▶ watch: metrics and log
+//!                        └ hyper ─▶ │ framing, origin, method     └ error: problem+json, the only statuses of failures
 //!                                   └ not built yet: 501
 //! ```
 //!
@@ -15,6 +15,8 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::routing::MethodRouter;
 use tokio::sync::Semaphore;
 
 use crate::config::Topology;
@@ -23,6 +25,7 @@ use crate::store::{Store, look};
 use crate::throttle::Throttle;
 
 mod admin;
+mod ahead;
 mod answer;
 mod asked;
 mod body;
@@ -30,7 +33,7 @@ mod controls;
 mod curl;
 mod error;
 mod framing;
-mod gather;
+mod head;
 mod health;
 mod kv;
 pub mod listen;
@@ -38,12 +41,17 @@ mod monitor;
 mod operate;
 mod origin;
 mod params;
+mod plain;
+mod reply;
 mod routes;
 mod slots;
 mod stall;
 mod watch;
+mod wire;
 #[cfg(test)]
 mod tests;
+
+use body::Upload;
 
 /// What all requests of a node share.
 #[derive(Debug)]
@@ -74,14 +82,39 @@ pub fn labels(topology: &Topology) -> Labels {
     }
 }
 
-/// The documented routes over `store`, with an answer for everything else too. More routes can be added to the router;
-/// they bypass the table and its checks.
-pub fn router(store: Arc<Store>) -> Router {
-    let body_bytes_max = store.settings().body_bytes_in_flight_max.min(Semaphore::MAX_PERMITS);
-    let body_budget = Arc::new(Semaphore::new(body_bytes_max));
-    let api = Arc::new(Api { store, body_budget, body_bytes_max, lines: Throttle::new(watch::LINES_PER_SECOND) });
-    Router::new().fallback(move |request| {
-        let api = Arc::clone(&api);
-        async move { routes::respond(&api, request).await }
-    })
+/// What is served at a node's address: the documented routes, and others beside them.
+#[derive(Debug, Clone)]
+pub struct Service {
+    api: Arc<Api>,
+    /// Everything, for requests that are not plain.
+    router: Router,
+}
+
+impl Service {
+    /// The documented routes over `store`, with an answer for everything else too.
+    #[must_use]
+    pub fn new(store: Arc<Store>) -> Service {
+        let body_bytes_max = store.settings().body_bytes_in_flight_max.min(Semaphore::MAX_PERMITS);
+        let body_budget = Arc::new(Semaphore::new(body_bytes_max));
+        let api = Arc::new(Api { store, body_budget, body_bytes_max, lines: Throttle::new(watch::LINES_PER_SECOND) });
+        let router = Router::new().fallback({
+            let api = Arc::clone(&api);
+            move |request: Request| {
+                let api = Arc::clone(&api);
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let upload = Upload::stream(body, &api.body_budget);
+                    wire::for_hyper(routes::respond(&api, routes::find(parts.uri.path()), &parts, upload).await)
+                }
+            }
+        });
+        Service { api, router }
+    }
+
+    /// Adds a route that the table does not have. It bypasses the table's checks, and hyper alone serves it.
+    #[must_use]
+    pub fn route(self, path: &'static str, method_router: MethodRouter) -> Service {
+        assert!(routes::find(path).is_none(), "{path} is in the table");
+        Service { router: self.router.route(path, method_router), ..self }
+    }
 }

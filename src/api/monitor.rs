@@ -1,18 +1,17 @@
 //! `/metrics`: what the node counts, and what a look at it shows, as OpenMetrics text.
 
-use axum::response::Response;
-
 use super::answer;
 use super::asked::Asked;
 use super::controls;
 use super::error::Problem;
 use super::params::Accepts;
+use super::reply::Reply;
 use crate::metrics::{MEDIA_TYPE, Scrape};
 
 const NOTHING: Accepts = Accepts { own: &[], controls: &[], not_built: &[] };
 
 /// `/metrics`.
-pub(super) async fn metrics(asked: &Asked<'_>) -> Result<Response, Problem> {
+pub(super) async fn metrics(asked: &Asked<'_>) -> Result<Reply, Problem> {
     asked.query(&NOTHING)?;
     controls::refuse_unknown(asked.headers(), NOTHING.controls)?;
     let deadline = asked.began + asked.settings().request_timeout;

@@ -1,14 +1,13 @@
 //! What an operator asks of a node over HTTP (`kv replica reset`, `kv shard checksum`). Each is served by the node that it
 //! concerns, and by no other: `421` names whom to ask.
 
-use axum::response::Response;
-
 use super::answer;
 use super::asked::Asked;
 use super::controls;
 use super::error::{Kind, Problem};
 use super::kv::from_base64url;
 use super::params::{Accepts, Params};
+use super::reply::Reply;
 use crate::storage::checksum::{RANGE_RECORDS_MAX, Range};
 use crate::store::operate::Refused;
 use crate::store::{Applied, Code};
@@ -19,7 +18,7 @@ const RESET: Accepts = Accepts { own: &["node"], controls: &[], not_built: &[] }
 const CHECKSUM: Accepts = Accepts { own: &["shard", "after_b64", "until_b64", "limit"], controls: &[], not_built: &[] };
 
 /// `POST /admin/v1/replica/reset?node=NAME`: throws this replica's copy away.
-pub(super) async fn reset_replica(asked: &Asked<'_>) -> Result<Response, Problem> {
+pub(super) async fn reset_replica(asked: &Asked<'_>) -> Result<Reply, Problem> {
     let params = asked.query(&RESET)?;
     controls::refuse_unknown(asked.headers(), RESET.controls)?;
     let node = named(&params, "node", "the name of the node, such as Hyderabad/1")?;
@@ -32,7 +31,7 @@ pub(super) async fn reset_replica(asked: &Asked<'_>) -> Result<Response, Problem
 }
 
 /// `/admin/v1/checksum?shard=S&after_b64=&until_b64=&limit=`: a checksum of a range of this node's copy.
-pub(super) async fn checksum(asked: &Asked<'_>) -> Result<Response, Problem> {
+pub(super) async fn checksum(asked: &Asked<'_>) -> Result<Reply, Problem> {
     let params = asked.query(&CHECKSUM)?;
     controls::refuse_unknown(asked.headers(), CHECKSUM.controls)?;
     let shard = named(&params, "shard", "the name of the shard, such as Hyderabad")?;

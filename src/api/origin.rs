@@ -4,21 +4,24 @@
 //! What it does not promise: a page whose own host name resolves to this node (DNS rebinding) is of "this host".
 
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::{Kind, Problem};
 
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
+
 /// Refuses a state-changing request of another site's page, or of a browser that guesses what its user will want next.
 pub(super) fn refuse_cross_site(headers: &HeaderMap) -> Result<(), Problem> {
-    let texts = |name: &'static str| headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    if texts("sec-fetch-site").any(|site| site != b"same-origin" && site != b"none") {
+    let texts = |name: HeaderName| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    if texts(SEC_FETCH_SITE).any(|site| site != b"same-origin" && site != b"none") {
         return Err(refusal("Sec-Fetch-Site says that another site sent this"));
     }
     let host = headers.get(HOST).map(HeaderValue::as_bytes);
     if headers.get_all(ORIGIN).iter().any(|origin| !is_this_host(origin.as_bytes(), host)) {
         return Err(refusal("Origin is not this host"));
     }
-    if texts("sec-purpose").any(names_prefetch) {
+    if texts(SEC_PURPOSE).any(names_prefetch) {
         return Err(refusal("Sec-Purpose says that this is a prefetch"));
     }
     Ok(())
@@ -49,7 +52,6 @@ fn names_prefetch(purpose: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderName;
 
     fn is_refused(headers: &[(&'static str, &'static str)]) -> bool {
         let mut map = HeaderMap::new();

@@ -121,6 +121,10 @@ pub(super) enum Plus {
 
 /// Decodes percent-encoding, once.
 pub(super) fn decode(encoded: &[u8], plus: Plus) -> Result<Bytes, BadPercent> {
+    let is_plain = |byte: &u8| *byte != b'%' && *byte != b'+';
+    if encoded.iter().all(is_plain) {
+        return Ok(Bytes::copy_from_slice(encoded));
+    }
     let mut out = Vec::with_capacity(encoded.len());
     let mut bytes = encoded.iter();
     while let Some(byte) = bytes.next() {

@@ -5,19 +5,16 @@
 //! would write; axum drops the body and keeps its length. OPTIONS is answered from the table.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 
-use axum::body::Body;
-use axum::extract::Request;
-use axum::http::header::{ALLOW, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode};
-use axum::response::Response;
+use axum::http::{Method, StatusCode};
 use futures_util::FutureExt;
-use std::sync::Arc;
 
 use super::asked::Asked;
 use super::body::Upload;
 use super::error::{Kind, Problem};
+use super::reply::Reply;
 use super::watch::Watch;
 use super::{Api, admin, controls, curl, framing, health, kv, monitor, operate, origin};
 use crate::metrics::OTHER;
@@ -171,29 +168,32 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     ROUTES.iter().map(Route::name)
 }
 
-/// The first route that matches a path, with its place in the table.
-fn find(path: &str) -> Option<(usize, &'static Route)> {
-    ROUTES.iter().enumerate().find(|(_, route)| route.matches(path))
+/// A route of the table, and its place there.
+#[derive(Clone, Copy)]
+pub(super) struct Entry(usize, &'static Route);
+
+/// The first route of the table that matches a path.
+pub(super) fn find(path: &str) -> Option<Entry> {
+    ROUTES.iter().enumerate().find(|(_, route)| route.matches(path)).map(|(place, route)| Entry(place, route))
 }
 
-/// Answers a request, whatever it is and whatever becomes of it. A handler that panics answers `500` and takes nothing
-/// else with it.
-pub(super) async fn respond(api: &Api, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let asked = Asked { api, parts: &parts, id: RequestId(rand::random()), began: api.store.clock().now() };
-    let found = find(parts.uri.path());
-    let watch = Watch::begin(&asked, found.map_or((usize::MAX, OTHER), |(place, route)| (place, route.name())));
-    let mut upload = Upload::new(body, Arc::clone(&api.body_budget));
-    let route = found.map(|(_, route)| route);
-    let answer = survive(&parts, route, answer(&asked, route, &mut upload)).await;
+/// Answers a request, whatever it is and whatever becomes of it; `found` is its path's route. A handler that panics answers
+/// `500` and takes nothing else with it.
+pub(super) async fn respond(api: &Api, found: Option<Entry>, parts: &Parts, mut upload: Upload<'_>) -> Reply {
+    let asked = Asked { api, parts, id: RequestId(rand::random()), began: api.store.clock().now() };
+    let watch = Watch::begin(&asked, found.map_or((usize::MAX, OTHER), |Entry(place, route)| (place, route.name())));
+    let route = found.map(|Entry(_, route)| route);
+    let answer = {
+        // Pinned here: the futures of all handlers are as large as the largest, and would be moved several times.
+        let answering = pin!(answer(&asked, route, &mut upload));
+        survive(parts, route, answering).await
+    };
     upload.linger(framing::awaits_continue(&parts.headers));
     watch.end(&answer);
-    let mut response = answer.unwrap_or_else(Problem::into_response);
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+    answer.unwrap_or_else(Problem::into_reply)
 }
 
-async fn answer(asked: &Asked<'_>, route: Option<&Route>, upload: &mut Upload) -> Result<Response, Problem> {
+async fn answer(asked: &Asked<'_>, route: Option<&Route>, upload: &mut Upload<'_>) -> Result<Reply, Problem> {
     let Parts { method, uri, headers, .. } = asked.parts;
     framing::check(asked.parts, asked.settings())?;
     if *method == Method::OPTIONS && uri.path() == "*" {
@@ -236,21 +236,16 @@ async fn answer(asked: &Asked<'_>, route: Option<&Route>, upload: &mut Upload) -
     }
 }
 
-fn options(allow: &str) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    if let Ok(allow) = HeaderValue::from_str(allow) {
-        response.headers_mut().insert(ALLOW, allow);
-    }
-    response
+fn options(allow: &str) -> Reply {
+    Reply::new(StatusCode::NO_CONTENT).line("allow", allow)
 }
 
 /// Turns a panic into an answer.
 async fn survive(
     parts: &Parts,
     route: Option<&Route>,
-    answer: impl Future<Output = Result<Response, Problem>>,
-) -> Result<Response, Problem> {
+    answer: impl Future<Output = Result<Reply, Problem>>,
+) -> Result<Reply, Problem> {
     AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| Err(panicked(parts, route)))
 }
 
@@ -264,6 +259,7 @@ fn panicked(parts: &Parts, route: Option<&Route>) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::Request;
 
     fn route(path: &str) -> &'static Route {
         ROUTES.iter().find(|route| route.matches(path)).unwrap()

@@ -52,7 +52,7 @@ pub(super) struct Slot {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// What a connection does, as far as its slot is concerned.
+/// What a connection does, as far as its slot is concerned. Its own task alone says so; whoever looks may be another.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     /// Requests under way.
@@ -144,15 +144,33 @@ impl Drop for Slot {
 impl Activity {
     /// A request is under way until what this returns is dropped.
     pub(super) fn request(self: &Arc<Self>) -> UnderWay {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.begin();
         UnderWay(Arc::clone(self))
+    }
+
+    /// A request is under way, until [`Activity::end`].
+    pub(super) fn begin(&self) {
+        self.requests.store(self.requests.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// It is no longer under way.
+    pub(super) fn end(&self) {
+        self.deed();
+        self.requests.store(self.requests.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
     /// A write waits, or does not. Said at every look at the connection: only the end of a wait is a deed.
     pub(super) fn write_waits(&self, waits: bool) {
-        if self.is_writing.swap(waits, Ordering::Relaxed) && !waits {
-            self.deeds.fetch_add(1, Ordering::Relaxed);
+        if self.is_writing.load(Ordering::Relaxed) != waits {
+            self.is_writing.store(waits, Ordering::Relaxed);
+            if !waits {
+                self.deed();
+            }
         }
+    }
+
+    fn deed(&self) {
+        self.deeds.store(self.deeds.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     fn is_busy(&self) -> bool {
@@ -170,8 +188,7 @@ pub(super) struct UnderWay(Arc<Activity>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.deeds.fetch_add(1, Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.end();
     }
 }
 

@@ -12,12 +12,12 @@
 use std::time::{Duration, Instant};
 
 use axum::http::{Method, StatusCode};
-use axum::response::Response;
 use tracing::{debug, error, info, warn};
 
 use super::Api;
 use super::asked::Asked;
 use super::error::{Kind, Problem};
+use super::reply::Reply;
 use crate::clock::millis;
 use crate::types::RequestId;
 
@@ -64,14 +64,14 @@ impl<'a> Watch<'a> {
     }
 
     /// Its answer is known.
-    pub(super) fn end(mut self, answer: &Result<Response, Problem>) {
+    pub(super) fn end(mut self, answer: &Result<Reply, Problem>) {
         let took = self.took();
         self.took = Some(took);
         match answer {
-            Ok(response) => {
-                let is_ok = response.status() < StatusCode::BAD_REQUEST;
+            Ok(reply) => {
+                let is_ok = reply.status() < StatusCode::BAD_REQUEST;
                 self.outcome = if is_ok { OK } else { NOT_READY };
-                self.log_answer(response, took);
+                self.log_answer(reply, took);
             }
             Err(problem) => {
                 self.outcome = OWN_OUTCOMES.len().saturating_add(problem.index());
@@ -90,10 +90,10 @@ impl<'a> Watch<'a> {
     }
 
     /// The fields of a line that is not written are not looked for.
-    fn log_answer(&self, response: &Response, took: Duration) {
+    fn log_answer(&self, reply: &Reply, took: Duration) {
         let Watch { id: request, route_name: route, method, .. } = self;
-        let shard = || response.headers().get("kv-shard").and_then(|shard| shard.to_str().ok());
-        let (status, took_ms) = (response.status().as_u16(), millis(took));
+        let shard = || reply.get("kv-shard");
+        let (status, took_ms) = (reply.status().as_u16(), millis(took));
         match (took > SLOW).then(|| self.admit(took)).flatten() {
             Some(left_out) => {
                 info!(%request, %method, route, status, shard = shard(), took_ms, left_out, "slow request")

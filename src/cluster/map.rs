@@ -32,6 +32,9 @@ impl ClusterMap {
 
     /// Takes a fact about a shard; true when it is news (rule 15).
     pub fn merge(&self, shard: ShardIndex, epoch: &Epoch) -> bool {
+        if self.epochs.read().get(shard.0 as usize).is_none_or(|known| *known >= *epoch) {
+            return false; // nearly always: every message brings what is known
+        }
         let mut epochs = self.epochs.write();
         let Some(known) = epochs.get_mut(shard.0 as usize) else { return false };
         if *known >= *epoch {

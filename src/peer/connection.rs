@@ -1,99 +1,86 @@
 //! The writing half that both ends of a connection share: frames go out in the order they were queued, small ones
 //! together, large ones uncopied, and a receiver that takes nothing for [`WRITE_STALL`] ends the connection.
+//!
+//! Before it writes a frame alone, the writer lets everybody else run who can: under load whatever they queue goes out in
+//! the same write, and when nobody has anything it costs a look at the sockets.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::frame::{Encoded, Frame};
 
 /// A receiver that takes not one piece in so long is gone or stopped: the connection ends.
 pub const WRITE_STALL: Duration = Duration::from_secs(2);
-/// Frames waiting to be written; a caller beyond it waits, within its own deadline.
-pub(super) const WRITE_QUEUE_FRAMES: usize = 1024;
-/// Bodies up to this size are copied next to their head; larger ones are written where they lie.
-const COPY_BYTES_MAX: usize = 16 << 10;
-/// One write to the socket: what [`WRITE_STALL`] is measured against.
-const PIECE_BYTES: usize = 64 << 10;
-
-/// How far a frame has come; decides whether a request may be sent again (rule 22).
-#[derive(Debug, Default)]
-pub(super) struct Passage(AtomicU8);
-
-const QUEUED: u8 = 0;
-const STARTED: u8 = 1;
-const ABANDONED: u8 = 2;
-
-impl Passage {
-    /// The writer takes the frame; false when its caller has left meanwhile.
-    fn start(&self) -> bool {
-        self.0.compare_exchange(QUEUED, STARTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// The caller leaves; true when no byte has left and none will.
-    pub(super) fn abandon(&self) -> bool {
-        match self.0.compare_exchange(QUEUED, ABANDONED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(state) => state == ABANDONED,
-        }
-    }
-}
+/// One write to the socket: what [`WRITE_STALL`] is measured against. Also how much is read from it at once.
+pub(super) const PIECE_BYTES: usize = 64 << 10;
 
 /// A frame on its way out.
 #[derive(Debug)]
 pub(super) struct Outgoing {
+    /// The request's, or that of the request it answers.
+    pub(super) id: u64,
     /// What is written.
     pub(super) frame: Encoded,
-    /// Who wants to know how far it came.
-    pub(super) watched: Option<Watched>,
 }
 
-/// The caller's view of a frame on its way.
-#[derive(Debug)]
-pub(super) struct Watched {
-    /// Shared with the caller.
-    pub(super) passage: Arc<Passage>,
-    /// Told once the last byte was passed on.
-    pub(super) sent: oneshot::Sender<()>,
+/// Whoever wants to know how far frames have come.
+pub(super) trait Watch {
+    /// These are about to be written; those that nobody wants any more are taken out.
+    fn start(&self, frames: &mut Vec<Outgoing>);
+
+    /// The last byte of these was passed on.
+    fn passed(&self, frames: &[Outgoing]);
 }
 
-impl Outgoing {
-    /// Whether the frame is still wanted; marks it as started.
-    fn start(&self) -> bool {
-        self.watched.as_ref().is_none_or(|watched| watched.passage.start())
-    }
+/// For frames that nobody watches: all of them are wanted.
+pub(super) struct Unwatched;
+
+impl Watch for Unwatched {
+    fn start(&self, _: &mut Vec<Outgoing>) {}
+
+    fn passed(&self, _: &[Outgoing]) {}
 }
 
 /// Writes queued frames until the queue closes or the socket fails.
 pub(super) async fn write_frames<W: AsyncWrite + Unpin>(
     mut io: W,
     mut queue: mpsc::Receiver<Outgoing>,
+    watch: &impl Watch,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
+    let mut piece = Vec::new();
     while let Some(first) = queue.recv().await {
-        let mut passed = Vec::new();
-        let mut next = Some(first);
-        while let Some(outgoing) = next {
-            if outgoing.start() {
-                write_frame(&mut io, &mut buffer, &outgoing.frame).await?;
-                passed.extend(outgoing.watched.map(|watched| watched.sent));
-            }
-            next = if buffer.len() < PIECE_BYTES { queue.try_recv().ok() } else { None };
+        if queue.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        gather(&mut piece, first, &mut queue);
+        watch.start(&mut piece);
+        for Outgoing { frame, .. } in &piece {
+            write_frame(&mut io, &mut buffer, frame).await?;
         }
         write_pieces(&mut io, &buffer).await?;
         buffer.clear();
         io.flush().await?;
-        for sent in passed {
-            let _ = sent.send(()); // the caller may have left
-        }
+        watch.passed(&piece);
+        piece.clear();
     }
     Ok(())
+}
+
+/// Takes frames from the queue until they make a piece, or no more are there.
+fn gather(piece: &mut Vec<Outgoing>, first: Outgoing, queue: &mut mpsc::Receiver<Outgoing>) {
+    let mut bytes = first.frame.len();
+    piece.push(first);
+    while bytes < PIECE_BYTES {
+        let Ok(next) = queue.try_recv() else { return };
+        bytes += next.frame.len();
+        piece.push(next);
+    }
 }
 
 /// Writes a frame of the handshake, before there is a queue.
@@ -107,8 +94,7 @@ pub(super) async fn write_handshake<W: AsyncWrite + Unpin>(io: &mut W, frame: Fr
 /// Adds a small frame to the buffer; writes a large one out behind what is buffered.
 async fn write_frame<W: AsyncWrite + Unpin>(io: &mut W, buffer: &mut BytesMut, frame: &Encoded) -> io::Result<()> {
     buffer.extend_from_slice(&frame.head);
-    if frame.body.len() <= COPY_BYTES_MAX {
-        buffer.extend_from_slice(&frame.body);
+    if frame.body.is_empty() {
         return Ok(());
     }
     write_pieces(io, buffer).await?;
@@ -123,4 +109,55 @@ async fn write_pieces<W: AsyncWrite + Unpin>(io: &mut W, bytes: &[u8]) -> io::Re
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes"))??;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// Takes everything, and counts how often it was given something.
+    #[derive(Clone, Default)]
+    struct Counted(Arc<AtomicUsize>, Arc<AtomicUsize>);
+
+    impl AsyncWrite for Counted {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            self.1.fetch_add(bytes.len(), Ordering::SeqCst);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_that_are_queued_by_many_tasks_leave_in_one_write() {
+        let (queue, outgoing) = mpsc::channel(100);
+        let io = Counted::default();
+        let writing = tokio::spawn({
+            let io = io.clone();
+            async move { write_frames(io, outgoing, &Unwatched).await }
+        });
+        tokio::task::yield_now().await; // it waits
+        for id in 0..100 {
+            let queue = queue.clone();
+            let frame = Encoded { head: Bytes::from_static(b"0123456789"), body: Bytes::new() };
+            tokio::spawn(async move { queue.send(Outgoing { id, frame }).await });
+        }
+        drop(queue);
+        writing.await.unwrap().unwrap();
+        assert_eq!((io.0.load(Ordering::SeqCst), io.1.load(Ordering::SeqCst)), (1, 1000));
+    }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 
 use super::message::{Refusal, RefusalCode};
@@ -64,7 +64,7 @@ const TURNED_AWAY_MAX: usize = 256;
 /// The last contact with every node. Bounded by the nodes of the map; strangers are not entered.
 #[derive(Debug, Default)]
 pub struct Contacts {
-    nodes: Mutex<BTreeMap<NodeName, Entry>>,
+    nodes: RwLock<BTreeMap<NodeName, Entry>>,
     /// Nodes whose addresses or replica lists differ from ours (rule 16: a warning, not a refusal).
     drifted: Mutex<BTreeMap<NodeName, Drift>>,
     /// Nodes that this one refused, and why. At most [`TURNED_AWAY_MAX`].
@@ -82,7 +82,7 @@ struct Drift {
 impl Contacts {
     /// Enters how a contact went, and logs it when that is news.
     pub fn note(&self, node: &NodeName, contact: Contact, now: Instant) {
-        let mut nodes = self.nodes.lock();
+        let mut nodes = self.nodes.write();
         let before = nodes.get(node);
         let same = before.filter(|entry| entry.contact.is_like(&contact));
         let since = same.map_or(now, |entry| entry.since);
@@ -108,10 +108,16 @@ impl Contacts {
         nodes.insert(node.clone(), Entry { contact, since, reported });
     }
 
+    /// Whether the last contact went well. Cheap, for every answer asks it.
+    #[must_use]
+    pub fn is_up(&self, node: &NodeName) -> bool {
+        self.nodes.read().get(node).is_some_and(|entry| entry.contact == Contact::Up)
+    }
+
     /// The last contact with a node, and since when it has been so.
     #[must_use]
     pub fn of(&self, node: &NodeName) -> Option<(Contact, Instant)> {
-        self.nodes.lock().get(node).map(|entry| (entry.contact.clone(), entry.since))
+        self.nodes.read().get(node).map(|entry| (entry.contact.clone(), entry.since))
     }
 
     /// Enters that this node refused one that called, and logs it once for a name and a reason, until it is welcome again.
@@ -143,7 +149,7 @@ impl Contacts {
     /// The last contact with every node that there was one with, and since when it has been so.
     #[must_use]
     pub fn all(&self) -> Vec<(NodeName, Contact, Instant)> {
-        let nodes = self.nodes.lock();
+        let nodes = self.nodes.read();
         nodes.iter().map(|(node, entry)| (node.clone(), entry.contact.clone(), entry.since)).collect()
     }
 

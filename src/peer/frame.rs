@@ -4,7 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio_util::codec::LengthDelimitedCodec;
 
-use super::message::{Envelope, FRAME_BYTES_MAX, Hello, Refusal, Request, Status, Welcome};
+use super::message::{Envelope, FRAME_BYTES_MAX, Hello, Recent, Refusal, Request, Status, Welcome};
 use crate::types::codec::{self, Malformed, Reader};
 
 const HELLO: u8 = 1;
@@ -19,6 +19,8 @@ const STATUS_REFUSED: u8 = 2;
 
 /// Longest frame of a handshake; the longest part of it lists the shards.
 const HANDSHAKE_BYTES_MAX: usize = 1 << 20;
+/// Bodies up to this size are copied next to their head; larger ones are written where they lie.
+const COPY_BYTES_MAX: usize = 16 << 10;
 /// Bytes of the length before each frame.
 const LENGTH_BYTES: usize = 4;
 
@@ -49,12 +51,12 @@ pub enum Frame {
     },
 }
 
-/// A frame ready to be written: the head with its length prefix, then the body.
+/// A frame ready to be written, in one piece or two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
-    /// Length, type, and everything but the body.
+    /// Length, type, and everything but the body; behind it a body of at most [`COPY_BYTES_MAX`].
     pub head: Bytes,
-    /// The rest, not copied.
+    /// A larger body, not copied.
     pub body: Bytes,
 }
 
@@ -89,8 +91,7 @@ impl Frame {
     /// The frame as it goes on the wire. Panics on a frame longer than the protocol allows: values are bounded far below.
     #[must_use]
     pub fn encode(self) -> Encoded {
-        let mut head = BytesMut::with_capacity(128);
-        head.put_u32(0); // the length, known at the end
+        let mut head = begin(128);
         let body = match self {
             Frame::Hello(hello) => {
                 head.put_u8(HELLO);
@@ -107,28 +108,19 @@ impl Frame {
                 refusal.encode(&mut head);
                 Bytes::new()
             }
-            Frame::Request { id, request } => {
-                head.put_u8(REQUEST);
-                codec::put_varint(&mut head, id);
-                request.envelope.encode(&mut head);
-                request.body
-            }
-            Frame::Response { id, status, body } => {
-                head.put_u8(RESPONSE);
-                codec::put_varint(&mut head, id);
-                encode_status(&mut head, &status);
-                body
-            }
+            Frame::Request { id, request } => return encode_request(id, &request.envelope, &request.body),
+            Frame::Response { id, status, body } => return encode_response(id, &status, &body),
         };
-        let len = head.len() - LENGTH_BYTES + body.len();
-        assert!(len <= FRAME_BYTES_MAX, "a frame of {len} bytes; the protocol allows {FRAME_BYTES_MAX}");
-        let len = u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes();
-        head.iter_mut().zip(len).for_each(|(byte, length_byte)| *byte = length_byte);
-        Encoded { head: head.freeze(), body }
+        finish(head, &body)
     }
 
     /// Reads a frame that the cutter cut, without its length. Bodies share the memory of `bytes`.
     pub fn decode(bytes: Bytes) -> Result<Frame, Malformed> {
+        Frame::decode_after(bytes, &mut Recent::default())
+    }
+
+    /// The same, when `recent` is what the connection's last request left behind.
+    pub fn decode_after(bytes: Bytes, recent: &mut Recent) -> Result<Frame, Malformed> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
             HELLO => Ok(Frame::Hello(Hello::decode(&mut reader)?)),
@@ -136,7 +128,7 @@ impl Frame {
             REFUSE => Ok(Frame::Refuse(Refusal::decode(&mut reader)?)),
             REQUEST => {
                 let id = reader.varint()?;
-                let envelope = Envelope::decode(&mut reader)?;
+                let envelope = Envelope::decode(&mut reader, recent)?;
                 Ok(Frame::Request { id, request: Request { envelope, body: reader.rest() } })
             }
             RESPONSE => {
@@ -147,6 +139,50 @@ impl Frame {
             _ => Err(Malformed("a frame of an unknown type")),
         }
     }
+}
+
+/// A request as it goes on the wire.
+#[must_use]
+pub fn encode_request(id: u64, envelope: &Envelope, body: &Bytes) -> Encoded {
+    let mut head = begin(128 + copied(body));
+    head.put_u8(REQUEST);
+    codec::put_varint(&mut head, id);
+    envelope.encode(&mut head);
+    finish(head, body)
+}
+
+/// A response as it goes on the wire.
+#[must_use]
+pub fn encode_response(id: u64, status: &Status, body: &Bytes) -> Encoded {
+    let mut head = begin(32 + copied(body));
+    head.put_u8(RESPONSE);
+    codec::put_varint(&mut head, id);
+    encode_status(&mut head, status);
+    finish(head, body)
+}
+
+/// A head that begins with room for the length, known at the end.
+fn begin(capacity: usize) -> BytesMut {
+    let mut head = BytesMut::with_capacity(LENGTH_BYTES + capacity);
+    head.put_u32(0);
+    head
+}
+
+/// How much of a body stands right behind its head.
+fn copied(body: &Bytes) -> usize {
+    if body.len() <= COPY_BYTES_MAX { body.len() } else { 0 }
+}
+
+fn finish(mut head: BytesMut, body: &Bytes) -> Encoded {
+    let len = head.len() - LENGTH_BYTES + body.len();
+    assert!(len <= FRAME_BYTES_MAX, "a frame of {len} bytes; the protocol allows {FRAME_BYTES_MAX}");
+    let len = u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes();
+    head.iter_mut().zip(len).for_each(|(byte, length_byte)| *byte = length_byte);
+    let is_copied = copied(body) == body.len();
+    if is_copied {
+        head.extend_from_slice(body);
+    }
+    Encoded { head: head.freeze(), body: if is_copied { Bytes::new() } else { body.clone() } }
 }
 
 fn encode_status(out: &mut BytesMut, status: &Status) {

@@ -152,19 +152,50 @@ impl Envelope {
         out.put_u8(self.class.byte());
     }
 
-    /// Takes an envelope from `reader`.
-    pub fn decode(reader: &mut Reader) -> Result<Envelope, Malformed> {
-        Ok(Envelope {
-            request_id: RequestId(reader.u64()?),
-            kind: u16::from_be_bytes([reader.u8()?, reader.u8()?]),
+    /// Takes an envelope from `reader`. What is the same as in the connection's last one is not decoded again.
+    pub fn decode(reader: &mut Reader, recent: &mut Recent) -> Result<Envelope, Malformed> {
+        let request_id = RequestId(reader.u64()?);
+        let kind = u16::from_be_bytes([reader.u8()?, reader.u8()?]);
+        let Sender { cluster, placement, shard, epoch, from } = recent.sender(reader)?;
+        let remaining = Duration::from_millis(reader.varint()?);
+        let class = Class::from_byte(reader.u8()?)?;
+        Ok(Envelope { request_id, kind, cluster, placement, shard, epoch, from, remaining, class })
+    }
+}
+
+/// The part of an envelope that hardly changes from one request of a connection to the next.
+#[derive(Debug, Clone)]
+struct Sender {
+    cluster: Option<ClusterUid>,
+    placement: u64,
+    shard: ShardIndex,
+    epoch: Option<Epoch>,
+    from: NodeName,
+}
+
+/// What a connection's last request said of its sender, and as which bytes.
+#[derive(Debug, Default)]
+pub struct Recent(Option<(Bytes, Sender)>);
+
+impl Recent {
+    fn sender(&mut self, reader: &mut Reader) -> Result<Sender, Malformed> {
+        if let Some((bytes, sender)) = &self.0
+            && reader.skip(bytes)
+        {
+            return Ok(sender.clone());
+        }
+        let before = reader.clone();
+        let sender = Sender {
             cluster: take_cluster(reader)?,
             placement: reader.u64()?,
             shard: ShardIndex(reader.varint_u32()?),
             epoch: reader.option(Epoch::decode)?,
             from: take_name(reader)?,
-            remaining: Duration::from_millis(reader.varint()?),
-            class: Class::from_byte(reader.u8()?)?,
-        })
+        };
+        let bytes = before.clone().take(before.remaining() - reader.remaining())?;
+        // A copy, for it would hold all that was read with it.
+        self.0 = Some((Bytes::copy_from_slice(&bytes), sender.clone()));
+        Ok(sender)
     }
 }
 

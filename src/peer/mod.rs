@@ -14,6 +14,7 @@
 //! - A caller always learns whether its request may have happened ([`CallError::may_have_happened`]): this layer never
 //!   sends anything twice once a byte of it has left (rule 22).
 
+mod calls;
 pub mod client;
 pub mod connection;
 pub mod contacts;
@@ -31,4 +32,4 @@ pub use contacts::{Contact, Contacts};
 pub use local::Local;
 pub use message::{Class, Envelope, Kind, Refusal, RefusalCode, Request, Status};
 pub use pool::{Ask, Pool};
-pub use server::{Reply, Service};
+pub use server::{Met, Reply, Service};

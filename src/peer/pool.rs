@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use http_body_util::Empty;
 use hyper::header::{CONNECTION, HOST, UPGRADE};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::client::{CallError, Connection, Patience};
 use super::contacts::{Contact, Contacts};
 use super::local::Local;
-use super::message::{Class, Envelope, Kind, Request};
+use super::message::{Class, Envelope, Kind};
 use crate::clock::Clock;
 use crate::config::Node;
 use crate::random::Random;
@@ -93,8 +93,26 @@ pub struct Pool {
     clock: Clock,
     random: Random,
     connector: Box<dyn Connector>,
-    /// Bounded by the nodes of the map times the classes.
-    links: Mutex<HashMap<(NodeName, Class), Arc<Link>>>,
+    /// Bounded by the nodes of the map, whose names no stranger chooses.
+    links: RwLock<HashMap<NodeName, Arc<Links>, fnv::FnvBuildHasher>>,
+}
+
+/// The connections to one node.
+#[derive(Debug, Default)]
+struct Links {
+    request: Link,
+    replication: Link,
+    bulk: Link,
+}
+
+impl Links {
+    fn of(&self, class: Class) -> &Link {
+        match class {
+            Class::Request => &self.request,
+            Class::Replication => &self.replication,
+            Class::Bulk => &self.bulk,
+        }
+    }
 }
 
 /// The place of one connection.
@@ -121,7 +139,7 @@ impl Pool {
         random: Random,
         connector: Box<dyn Connector>,
     ) -> Pool {
-        Pool { local, contacts, clock, random, connector, links: Mutex::default() }
+        Pool { local, contacts, clock, random, connector, links: RwLock::default() }
     }
 
     /// A name for a request that no client made.
@@ -133,34 +151,34 @@ impl Pool {
     /// Sends a request and waits for its answer. A request of which no byte left on a connection that turns out to be
     /// closed is sent once more on a new one; anything else is never repeated (rule 22).
     pub async fn ask(&self, ask: Ask<'_>) -> Result<Bytes, CallError> {
-        let started = self.clock.now();
-        let result = self.try_ask(&ask, ask.total_wait).await;
-        let left = ask.total_wait.saturating_sub(self.clock.now().saturating_duration_since(started));
-        let result = match result {
-            (Err(CallError::NotSent(_)), true) => self.try_ask(&ask, left).await.0,
-            (result, _) => result,
+        let links = self.links_to(&ask.node.name);
+        let link = links.of(ask.class);
+        let result = match link.usable() {
+            None => self.open_and_ask(link, &ask, ask.total_wait).await,
+            Some(connection) => {
+                let started = self.clock.now();
+                match self.ask_on(&connection, &ask, ask.total_wait).await {
+                    Err(CallError::NotSent(_)) => {
+                        let left = ask.total_wait.saturating_sub(self.since(started));
+                        self.open_and_ask(link, &ask, left).await
+                    }
+                    result => result,
+                }
+            }
         };
         self.note(&ask.node.name, &result);
         result
     }
 
-    /// One attempt within `total`, connecting included, and whether it used a connection that had been open before.
-    async fn try_ask(&self, ask: &Ask<'_>, total: Duration) -> (Result<Bytes, CallError>, bool) {
-        let (link, started) = (self.link(&ask.node.name, ask.class), self.clock.now());
-        let (connection, reused) = match link.usable() {
-            Some(connection) => (connection, true),
-            None => match self.open(&link, ask.node, ask.class, total).await {
-                Ok(connection) => (connection, false),
-                Err(error) => return (Err(error), false),
-            },
-        };
-        let left = total.saturating_sub(self.clock.now().saturating_duration_since(started));
-        let patience = Patience { answer: ask.answer_wait, total: left };
-        (connection.call(self.request(ask, left), patience).await, reused)
+    /// One attempt on a connection of which it is not known that it is open, within `total`.
+    async fn open_and_ask(&self, link: &Link, ask: &Ask<'_>, total: Duration) -> Result<Bytes, CallError> {
+        let started = self.clock.now();
+        let connection = self.open(link, ask.node, ask.class, total).await?;
+        self.ask_on(&connection, ask, total.saturating_sub(self.since(started))).await
     }
 
-    /// The request as its server sees it; of the caller's time so much is left.
-    fn request(&self, ask: &Ask<'_>, left: Duration) -> Request {
+    /// One attempt; of the caller's time so much is left.
+    async fn ask_on(&self, connection: &Connection, ask: &Ask<'_>, left: Duration) -> Result<Bytes, CallError> {
         let envelope = Envelope {
             request_id: ask.request_id,
             kind: ask.kind.number(),
@@ -172,11 +190,18 @@ impl Pool {
             remaining: ask.answer_wait.min(left),
             class: ask.class,
         };
-        Request { envelope, body: ask.body.clone() }
+        connection.call(&envelope, &ask.body, Patience { answer: ask.answer_wait, total: left }).await
     }
 
-    fn link(&self, node: &NodeName, class: Class) -> Arc<Link> {
-        Arc::clone(self.links.lock().entry((node.clone(), class)).or_default())
+    fn since(&self, started: Instant) -> Duration {
+        self.clock.now().saturating_duration_since(started)
+    }
+
+    fn links_to(&self, node: &NodeName) -> Arc<Links> {
+        if let Some(links) = self.links.read().get(node) {
+            return Arc::clone(links);
+        }
+        Arc::clone(self.links.write().entry(node.clone()).or_default())
     }
 
     /// Opens a link's connection, or waits for whoever is opening it; all within the time of one connection.
@@ -210,6 +235,9 @@ impl Pool {
     }
 
     fn note(&self, node: &NodeName, result: &Result<Bytes, CallError>) {
+        if result.is_ok() && self.contacts.is_up(node) {
+            return; // no news
+        }
         let contact = match result {
             Ok(_) | Err(CallError::Unsupported | CallError::Garbled(_) | CallError::Busy(_)) => Contact::Up,
             Err(CallError::Refused(refusal)) => Contact::Refused(refusal.clone()),

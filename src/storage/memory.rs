@@ -17,7 +17,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::plan::{Plan, Position};
-use super::{ApplyRule, Batch, Chunk, Engine, Entries, Error, Files, State, Stats};
+use super::{ApplyRule, Batch, Chunk, Engine, Entries, Error, Files, LogExtent, State, Stats};
 use crate::types::{Change, Entry, Key, Malformed, Record, Seq, Space};
 
 /// Longest wait at a gate; a test that forgets to open one fails with a message instead of hanging.
@@ -66,6 +66,8 @@ struct Faults {
     next_commit: Option<Failing>,
     reads: bool,
     free_bytes: Option<u64>,
+    /// There is no room for more writes.
+    is_full: bool,
 }
 
 /// Where commits wait.
@@ -147,6 +149,11 @@ impl MemoryEngine {
     /// What [`Engine::free_bytes`] says from now on; at first none.
     pub fn set_free_bytes(&self, bytes: Option<u64>) {
         self.faults.lock().free_bytes = bytes;
+    }
+
+    /// What [`Engine::room`] says from now on, without waiting.
+    pub fn set_room(&self, has_room: bool) {
+        self.faults.lock().is_full = !has_room;
     }
 
     /// Holds commits, the next one included, until the returned gate is dropped. Reads go on.
@@ -248,8 +255,12 @@ impl Engine for MemoryEngine {
         })
     }
 
-    fn log_extent(&self) -> Result<(Seq, u64), Error> {
-        self.read(|contents| Ok((contents.state.log_start, contents.state.log_bytes)))
+    fn log_extent(&self) -> Result<LogExtent, Error> {
+        self.read(|contents| Ok(LogExtent { start: contents.state.log_start, bytes: contents.state.log_bytes }))
+    }
+
+    fn room(&self, _wait: Duration) -> bool {
+        !self.faults.lock().is_full
     }
 
     fn free_bytes(&self) -> Option<u64> {

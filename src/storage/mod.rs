@@ -159,6 +159,9 @@ pub enum ApplyRule {
 pub struct Batch {
     /// Verb *append*: entries for the log, each the next after the end.
     pub append: Vec<LogEntry>,
+    /// Whether the key of each entry in `append` existed before, where the caller has looked: of all of them, or of none. Only
+    /// entries of one mutation can be spoken of so.
+    pub existed: Vec<bool>,
     /// Verb *apply*: bring the data from `applied` up to this seq, from the log. None: nothing is applied.
     pub apply_to: Option<Seq>,
     /// How mutations meet the records that are there.
@@ -210,6 +213,15 @@ pub struct Chunk {
     pub at: Seq,
     /// No record lies behind the last of this chunk.
     pub last: bool,
+}
+
+/// What a log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogExtent {
+    /// The entry before the first that it holds.
+    pub start: Seq,
+    /// Bytes of the entries that it holds.
+    pub bytes: u64,
 }
 
 /// Sizes, for status and metrics.
@@ -264,9 +276,9 @@ pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
     /// Sizes as of now.
     fn stats(&self) -> Result<Stats, Error>;
 
-    /// The entry before the first that the log holds, and the bytes of those that it holds: cheap, for every commit.
-    fn log_extent(&self) -> Result<(Seq, u64), Error> {
-        self.stats().map(|stats| (stats.log_start, stats.log_bytes))
+    /// What the log holds: cheap, for it is asked for at every commit.
+    fn log_extent(&self) -> Result<LogExtent, Error> {
+        self.stats().map(|stats| LogExtent { start: stats.log_start, bytes: stats.log_bytes })
     }
 
     /// Whether there is room for more writes; waits for it, at most so long. A commit without room is done all the same:

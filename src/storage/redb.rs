@@ -25,7 +25,7 @@ use super::open::{self, OpenError, OpenFault, Options};
 use super::plan::{Plan, Position};
 use super::transaction::Feed;
 use super::view::View;
-use super::{Batch, CacheStats, Chunk, Engine, Entries, Error, Identity, State, Stats, transaction};
+use super::{Batch, CacheStats, Chunk, Engine, Entries, Error, Identity, LogExtent, State, Stats, transaction};
 use crate::types::{History, Key, Record, Seq, Space};
 
 /// A shard copy in a redb file.
@@ -248,10 +248,10 @@ impl Engine for RedbEngine {
         self.read(|view| view.chunk(space, after, bytes_max))
     }
 
-    fn log_extent(&self) -> Result<(Seq, u64), Error> {
+    fn log_extent(&self) -> Result<LogExtent, Error> {
         self.check()?;
         let state = self.state.read();
-        Ok((state.log_start, state.log_bytes))
+        Ok(LogExtent { start: state.log_start, bytes: state.log_bytes })
     }
 
     fn stats(&self) -> Result<Stats, Error> {

@@ -21,9 +21,10 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tracing::error;
 
@@ -34,6 +35,9 @@ use super::{Batch, Engine, Error, LogEntry, State};
 use crate::clock::Clock;
 use crate::metrics::{self, Committed, Metrics};
 use crate::types::{Change, Entry, Epoch, History, Incarnation, Key, Mutation, Seq, ShardIndex, Space, UnixMs};
+
+/// How long a batch waits for room in the engine before it is refused.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 
 /// What the writer shows to readers: only what is durable (rule 8).
 #[derive(Debug)]
@@ -117,6 +121,8 @@ pub struct Writer {
     upkeep: UpkeepSource,
     /// The last commit took entries from the log; there may be more to take.
     is_trimming: bool,
+    /// Where those run who wait for answers; none: they are answered from the writer's own thread.
+    runtime: Option<runtime::Handle>,
 }
 
 /// How a writer is set up.
@@ -136,6 +142,8 @@ struct Plan {
     batch: Batch,
     /// Free space, asked once per batch.
     free_bytes: Option<Option<u64>>,
+    /// Whether the engine has room, asked once per batch.
+    has_room: Option<bool>,
     /// Keys that the batch touches, and whether they exist after it: later items of the batch decide on them (rule 7).
     exists: HashMap<(Space, Key), bool>,
     waiting: Vec<Waiting>,
@@ -176,6 +184,7 @@ impl Writer {
             metrics: options.metrics,
             upkeep,
             is_trimming: false,
+            runtime: None,
         }
     }
 
@@ -246,6 +255,7 @@ impl Writer {
         if self.clock.now() >= deadline {
             return Err(Refusal::DeadlinePassed);
         }
+        self.check_room(plan)?;
         let is_put = matches!(mutation.change, Change::Put(_));
         let needed = if is_put { self.free_bytes_for(mutation.size()) } else { self.last_reserve() };
         self.check_free_space(plan, needed)?;
@@ -276,6 +286,12 @@ impl Writer {
         self.min_free_bytes / 4
     }
 
+    /// Writes wait a while for room before they are refused: the engine is catching up.
+    fn check_room(&self, plan: &mut Plan) -> Result<(), Refusal> {
+        let has_room = *plan.has_room.get_or_insert_with(|| self.engine.room(ROOM_WAIT));
+        if has_room { Ok(()) } else { Err(Refusal::NoRoom) }
+    }
+
     fn check_free_space(&self, plan: &mut Plan, needed: u64) -> Result<(), Refusal> {
         match *plan.free_bytes.get_or_insert_with(|| self.engine.free_bytes()) {
             Some(free) if free < needed => Err(Refusal::DiskFull { free, needed }),
@@ -303,6 +319,7 @@ impl Writer {
             Mode::Closed(reason) => return Err(Refusal::Closed(reason.clone())),
             Mode::Leading { .. } => return Err(Refusal::Closed("this node leads the shard".into())),
         }
+        self.check_room(plan)?;
         let bytes = entries.iter().map(|entry| entry.bytes.len()).sum();
         self.check_free_space(plan, self.free_bytes_for(bytes))?;
         let first_expected = self.history.end().next();
@@ -328,8 +345,17 @@ impl Writer {
             Ok(()) => self.publish(&plan.batch),
             Err(failure) => self.fail(failure),
         }
-        for waiting in plan.waiting {
-            waiting.answer(&result);
+        self.answer(plan.waiting, result);
+    }
+
+    /// Answers all who wait for a commit. Many are answered from the runtime on which they wait: there, waking a task is
+    /// a push to the worker's own queue; from this thread it is a lock each, and often a system call.
+    fn answer(&self, waiting: Vec<Waiting>, result: Result<(), Error>) {
+        let is_alone = waiting.len() < 2;
+        let answer_all = move || waiting.into_iter().for_each(|waiting| waiting.answer(&result));
+        match &self.runtime {
+            Some(runtime) if !is_alone => drop(runtime.spawn(async move { answer_all() })),
+            _ => answer_all(),
         }
     }
 

@@ -2,9 +2,13 @@
 //! parses requests and renders answers; between nodes these types travel.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use bytes::{Bytes, BytesMut};
+
 use crate::storage::Role;
+use crate::types::codec;
 use crate::types::{Content, Key, NodeName, Record, RequestId, ShardIndex, Version};
 
 /// One request for one key.
@@ -137,19 +141,50 @@ pub struct Acks {
 /// Who gave an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
-    /// The key's shard.
-    pub shard: String,
-    /// The address of the node that served it.
-    pub node: SocketAddr,
-    /// What that node's copy is.
+    /// Which copy, and how the request came to it.
+    pub place: Arc<Place>,
+    /// What that copy is.
     pub role: Role,
-    /// The hop that the request took, from and to; none when it was served where it arrived.
-    pub forwarded: Option<(SocketAddr, SocketAddr)>,
     /// What the read really was.
     pub consistency: Consistency,
     /// Upper bound of a read's age: 0 at the leader, none when it cannot be bounded (rule 24).
     pub stale_ms: Option<u64>,
 }
+
+/// A copy as this node answers from it: its own, or another node's, one hop away. There are as many as copies in the map,
+/// and answers share them.
+#[derive(Debug)]
+pub struct Place {
+    /// The shard.
+    pub shard: String,
+    /// The address of the node that holds the copy.
+    pub node: SocketAddr,
+    /// The hop that requests take, from and to; none when the copy is this node's.
+    pub forwarded: Option<(SocketAddr, SocketAddr)>,
+    /// What whoever renders answers makes of the above, once; nothing here looks into it.
+    pub rendered: OnceLock<Bytes>,
+    /// Shard and node as they stand in an answer between nodes.
+    pub(super) wire: Bytes,
+}
+
+impl Place {
+    /// The copy of `shard` that the node at this address holds.
+    #[must_use]
+    pub fn new(shard: &str, node: SocketAddr, forwarded: Option<(SocketAddr, SocketAddr)>) -> Place {
+        let mut wire = BytesMut::new();
+        codec::put_bytes(&mut wire, shard.as_bytes());
+        codec::put_bytes(&mut wire, node.to_string().as_bytes());
+        Place { shard: shard.to_owned(), node, forwarded, rendered: OnceLock::new(), wire: wire.freeze() }
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Place) -> bool {
+        (&self.shard, self.node, self.forwarded) == (&other.shard, other.node, other.forwarded)
+    }
+}
+
+impl Eq for Place {}
 
 /// Where a key lives.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,76 +2,67 @@
 //!
 //! A write is sent once: when a byte of it has left and no answer came, the outcome is unknown and is called so (rule 22).
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tracing::debug;
 
+use super::Store;
 use super::call::{Answer, Call, Operation};
 use super::error::{Applied, Code, Error};
 use super::wire::{Forwarded, Reply};
-use crate::clock::{Clock, millis};
-use crate::cluster::ClusterMap;
-use crate::config::Node;
-use crate::metrics::{self, Metrics};
-use crate::peer::{Ask, CallError, Class, Kind, Pool, RefusalCode};
+use crate::clock::millis;
+use crate::config::{Node, Shard};
+use crate::metrics;
+use crate::peer::{Ask, CallError, Class, Kind, RefusalCode};
 
 /// A peer has so long to answer after the last byte was passed on (API.md, section 3).
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// Operations and answers beyond this size travel by the bulk connection.
 pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
 
-/// What forwarding needs.
-#[derive(Debug, Clone)]
-pub(super) struct Forwarder {
-    pub(super) me: Node,
-    pub(super) map: Arc<ClusterMap>,
-    pub(super) pool: Arc<Pool>,
-    pub(super) clock: Clock,
-    pub(super) metrics: Arc<Metrics>,
-}
-
-impl Forwarder {
+impl Store {
     /// Asks one node, and counts what came of it.
-    pub(super) async fn forward(&self, node: &Node, shard_name: &str, call: &Call) -> Result<Answer, Error> {
+    pub(super) async fn forward(&self, node: &Node, shard: &Shard, call: &Call) -> Result<Answer, Error> {
         let began = self.clock.now();
-        let result = self.forward_once(node, shard_name, call).await;
+        let result = self.forward_once(node, shard, call, began).await;
         let took = self.clock.now().saturating_duration_since(began);
-        let (forwards, shard) = (&self.metrics.forwards, metrics::shard(node.shard));
-        forwards.durations.time([shard], took);
-        forwards.requests.inc([shard, outcome_index(&result)]);
+        let (forwards, index) = (&self.metrics.forwards, metrics::shard(node.shard));
+        forwards.durations.time([index], took);
+        forwards.requests.inc([index, outcome_index(&result)]);
         let code = result.as_ref().map_or_else(|error| error.code.name(), |_| "ok");
-        debug!(request = %call.request_id, shard = shard_name, peer = %node.name, code, took_ms = millis(took), "forwarded");
+        debug!(request = %call.request_id, shard = shard.name, peer = %node.name, code, took_ms = millis(took), "forwarded");
         result
     }
 
-    /// The answer says which hop it took.
-    async fn forward_once(&self, node: &Node, shard_name: &str, call: &Call) -> Result<Answer, Error> {
+    async fn forward_once(&self, node: &Node, shard: &Shard, call: &Call, now: Instant) -> Result<Answer, Error> {
         let is_write = call.operation.is_write();
-        let body = Forwarded { operation: call.operation.clone(), consistency: call.consistency }.encode();
+        let body = Forwarded::encode(&call.operation, call.consistency);
         let class = if body.len() > SMALL_BYTES_MAX { Class::Bulk } else { Class::Request };
-        let mut reply = self.ask(node, class, call, body.clone()).await;
+        let mut reply = self.ask_owner(node, class, call, body, now).await;
         if let (Ok(Reply::UseBulk), Operation::Get { .. }) = (&reply, &call.operation) {
-            reply = self.ask(node, Class::Bulk, call, body).await;
+            let body = Forwarded::encode(&call.operation, call.consistency);
+            reply = self.ask_owner(node, Class::Bulk, call, body, self.clock.now()).await;
         }
         let result = match reply {
-            Ok(Reply::Answer(mut answer)) => {
-                answer.served.forwarded = Some((self.me.address, node.address));
-                Ok(answer)
-            }
-            Ok(Reply::Error(error)) => Err(error),
-            Ok(Reply::UseBulk) => Err(Error::new(Code::Internal, format!("{} answered another question", node.name))
-                .applied(if is_write { Applied::Unknown } else { Applied::No })),
-            Err(error) => Err(describe(&error, node, is_write)),
+            Ok(Reply::Answer(answer)) => return Ok(answer),
+            Ok(Reply::Error(error)) => error,
+            Ok(Reply::UseBulk) => Error::new(Code::Internal, format!("{} answered another question", node.name))
+                .applied(if is_write { Applied::Unknown } else { Applied::No }),
+            Err(error) => describe(&error, node, is_write),
         };
-        result.map_err(|error| {
-            let leader = error.leader.clone().unwrap_or_else(|| node.address.to_string());
-            error.shard(shard_name).leader(leader)
-        })
+        let leader = result.leader.clone().unwrap_or_else(|| node.address.to_string());
+        Err(result.shard(&shard.name).leader(leader))
     }
 
-    async fn ask(&self, node: &Node, class: Class, call: &Call, body: bytes::Bytes) -> Result<Reply, CallError> {
-        let left = call.deadline.saturating_duration_since(self.clock.now());
+    async fn ask_owner(
+        &self,
+        node: &Node,
+        class: Class,
+        call: &Call,
+        body: Bytes,
+        now: Instant,
+    ) -> Result<Reply, CallError> {
         let ask = Ask {
             node,
             class,
@@ -81,9 +72,9 @@ impl Forwarder {
             request_id: call.request_id,
             body,
             answer_wait: ANSWER_WAIT,
-            total_wait: left,
+            total_wait: call.deadline.saturating_duration_since(now),
         };
-        Ok(Reply::decode(self.pool.ask(ask).await?)?)
+        Ok(Reply::decode(self.pool.ask(ask).await?, &self.place_of(node))?)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Serves a request from this node's own copy.
 
-use super::call::{Acks, Answer, Call, Consistency, Operation, Outcome, Served};
+use std::sync::Arc;
+
+use super::call::{Acks, Answer, Call, Consistency, Operation, Outcome, Place, Served};
 use super::error::{Applied, Code, Error};
 use crate::clock::{Clock, millis};
 use crate::replication::pair::{Duty, Pair};
@@ -9,28 +11,52 @@ use crate::storage::{self, Role};
 use crate::types::{Change, Key, Mutation, Space};
 
 /// Serves a read or a write. A write returns when it is durable, or when its time is over.
-pub(super) async fn execute(pair: &Pair, clock: &Clock, call: &Call) -> Result<Answer, Error> {
+pub(super) async fn execute(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {
     let result = match &call.operation {
-        Operation::Get { key } => read(pair, clock, key, call.consistency),
-        Operation::Put { key, content } => write(pair, clock, call, key, Change::Put(content.clone())).await,
-        Operation::Delete { key } => write(pair, clock, call, key, Change::Delete).await,
+        Operation::Get { key } => return read(pair, place, clock, key, call.consistency),
+        Operation::Put { key, content } => write(pair, place, clock, call, key, Change::Put(content.clone())).await,
+        Operation::Delete { key } => write(pair, place, clock, call, key, Change::Delete).await,
     };
     result.map_err(|error| error.shard(&pair.shard.name))
 }
 
-fn read(pair: &Pair, clock: &Clock, key: &Key, consistency: Consistency) -> Result<Answer, Error> {
+/// Serves a read, at once: a point read waits for nobody.
+pub(super) fn read(
+    pair: &Pair,
+    place: &Arc<Place>,
+    clock: &Clock,
+    key: &Key,
+    consistency: Consistency,
+) -> Result<Answer, Error> {
+    try_read(pair, place, clock, key, consistency).map_err(|error| error.shard(&pair.shard.name))
+}
+
+fn try_read(
+    pair: &Pair,
+    place: &Arc<Place>,
+    clock: &Clock,
+    key: &Key,
+    consistency: Consistency,
+) -> Result<Answer, Error> {
     let leads = pair.is_leading();
     if !leads && (consistency == Consistency::Leader || !pair.serves_any()) {
         return Err(not_leading(pair));
     }
     // The age is taken before the read: what is read may be newer, never older.
-    let stale_ms = pair.stale(clock.now()).map(millis);
+    let stale_ms = if leads { Some(0) } else { pair.stale(clock.now()).map(millis) };
     let found = pair.engine().get(Space::Data, key).map_err(|error| storage_failed(&error, Applied::No))?;
     let outcome = found.map_or(Outcome::Missing, Outcome::Found);
-    Ok(Answer { outcome, served: served(pair, leads, stale_ms) })
+    Ok(Answer { outcome, served: served(place, leads, stale_ms) })
 }
 
-async fn write(pair: &Pair, clock: &Clock, call: &Call, key: &Key, change: Change) -> Result<Answer, Error> {
+async fn write(
+    pair: &Pair,
+    place: &Arc<Place>,
+    clock: &Clock,
+    call: &Call,
+    key: &Key,
+    change: Change,
+) -> Result<Answer, Error> {
     if !pair.is_leading() {
         return Err(not_leading(pair));
     }
@@ -42,12 +68,12 @@ async fn write(pair: &Pair, clock: &Clock, call: &Call, key: &Key, change: Chang
         .map_err(|_| outcome_unknown())?
         .map_err(|refusal| refused(pair, refusal))?;
     let seq = written.version.map_or_else(|| pair.writer.published().end(), |version| version.seq());
-    let acks = acks(pair, pair.with_leader(|leader| leader.acknowledged(seq)));
+    let acks = acks(pair, pair.copies_with(seq));
     let outcome = match written.version {
         Some(version) if is_put => Outcome::Stored { version, created: !written.existed, acks },
         version => Outcome::Deleted { version, acks },
     };
-    Ok(Answer { outcome, served: served(pair, true, Some(0)) })
+    Ok(Answer { outcome, served: served(place, true, Some(0)) })
 }
 
 /// Copies known to hold a write: this one, and the replicas that acknowledged it.
@@ -56,12 +82,10 @@ fn acks(pair: &Pair, replicas: u32) -> Acks {
     Acks { have: (1 + replicas).min(of), of }
 }
 
-fn served(pair: &Pair, leads: bool, stale_ms: Option<u64>) -> Served {
+fn served(place: &Arc<Place>, leads: bool, stale_ms: Option<u64>) -> Served {
     Served {
-        shard: pair.shard.name.clone(),
-        node: pair.me.address,
+        place: Arc::clone(place),
         role: if leads { Role::Leader } else { Role::Replica },
-        forwarded: None,
         consistency: if leads { Consistency::Leader } else { Consistency::Any },
         stale_ms,
     }
@@ -107,7 +131,7 @@ fn refused(pair: &Pair, refusal: Refusal) -> Error {
         }
         Refusal::DeadlinePassed => Error::new(Code::Deadline, refusal.to_string())
             .hint("nothing was written: the shard is slow or overloaded; allow more time, or write less at once"),
-        Refusal::Overloaded => {
+        Refusal::Overloaded | Refusal::NoRoom => {
             Error::new(Code::Overloaded, refusal.to_string()).hint("nothing was written; write again more slowly")
         }
         Refusal::DiskFull { .. } => Error::new(Code::DiskFull, refusal.to_string()).hint(

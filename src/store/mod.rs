@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - A request takes one hop at most.
-//! - A write runs in a task of its own: a client that leaves takes nothing with it.
+//! - A write goes on by itself: a client that leaves takes nothing with it.
 
 pub mod assembly;
 pub mod call;
@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use call::{Acks, Answer, Call, Consistency, Location, Operation, Outcome, Reach, Served};
+pub use call::{Acks, Answer, Call, Consistency, Location, Operation, Outcome, Place, Reach, Served};
 pub use error::{Applied, Code, Error};
 
 use crate::clock::Clock;
@@ -39,7 +39,6 @@ use crate::peer::{Contacts, Local, Pool};
 use crate::replication::pair::Pair;
 use crate::tasks::Tasks;
 use crate::types::{Key, ShardIndex, UnixMs};
-use forward::Forwarder;
 use route::{Route, Situation, route};
 
 /// What a store is made of.
@@ -80,6 +79,8 @@ pub struct Store {
     metrics: Arc<Metrics>,
     tasks: Tasks,
     copies: BTreeMap<ShardIndex, Arc<Pair>>,
+    /// Every copy of the map, by shard.
+    places: Vec<Vec<Arc<Place>>>,
     started: Instant,
     started_at: UnixMs,
 }
@@ -90,54 +91,65 @@ impl Store {
     pub fn new(parts: Parts) -> Store {
         let Parts { me, map, pool, local, contacts, settings, clock, metrics, tasks, copies } = parts;
         let (started, started_at) = (clock.now(), clock.unix_ms());
-        Store { me, map, pool, local, contacts, settings, clock, metrics, tasks, copies, started, started_at }
+        let place = |shard: &Shard, copy: &Node| {
+            let forwarded = (copy.name != me.name).then_some((me.address, copy.address));
+            Arc::new(Place::new(&shard.name, copy.address, forwarded))
+        };
+        let places_of = |shard: &Shard| shard.copies.iter().map(|copy| place(shard, copy)).collect();
+        let places = map.topology().shards.iter().map(places_of).collect();
+        Store { me, map, pool, local, contacts, settings, clock, metrics, tasks, copies, places, started, started_at }
     }
 
-    /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself.
+    /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself once this was
+    /// polled.
     pub async fn execute(self: &Arc<Self>, call: Call) -> Result<Answer, Error> {
-        if !call.operation.is_write() {
-            return self.carry_out(&call).await;
+        let shard = self.shard_of(call.operation.key());
+        let at = self.situation(shard);
+        match route(call.operation.is_write(), call.consistency, call.reach, at) {
+            Route::Local => match self.copies.get(&shard.index) {
+                Some(pair) => local::execute(pair, &self.place_of(&pair.me), &self.clock, &call).await,
+                None => Err(self.wrong_shard(shard)),
+            },
+            Route::WrongShard => Err(self.wrong_shard(shard)),
+            Route::Forward(node) if call.operation.is_write() => self.carry(node.clone(), shard.index, call).await,
+            Route::Forward(node) => self.forward(node, shard, &call).await,
+            Route::ForwardToAny(nodes) => self.forward_to_any(&nodes, shard, &call).await,
         }
+    }
+
+    /// Forwards a write in a task of its own: a client that leaves takes nothing with it, be the connection to the owner
+    /// open or not yet.
+    async fn carry(self: &Arc<Self>, node: Node, shard: ShardIndex, call: Call) -> Result<Answer, Error> {
         let store = Arc::clone(self);
-        let carried = self.tasks.carry(async move { store.carry_out(&call).await }).await;
-        carried.unwrap_or_else(|| {
+        let carried = self.tasks.carry(async move {
+            let shard = store.map.topology().shard(shard).unwrap_or_else(|| unreachable!("it was there before"));
+            store.forward(&node, shard, &call).await
+        });
+        carried.await.unwrap_or_else(|| {
             Err(Error::new(Code::Internal, "the write panicked")
                 .applied(Applied::Unknown)
                 .hint("this is a bug in the store: please report it with the node's log"))
         })
     }
 
-    async fn carry_out(&self, call: &Call) -> Result<Answer, Error> {
-        let shard = self.shard_of(call.operation.key());
-        let at = self.situation(shard);
-        match route(call.operation.is_write(), call.consistency, call.reach, at) {
-            Route::Local => match self.copies.get(&shard.index) {
-                Some(pair) => local::execute(pair, &self.clock, call).await,
-                None => Err(self.wrong_shard(shard)),
-            },
-            Route::WrongShard => Err(self.wrong_shard(shard)),
-            Route::Forward(nodes) => self.forward(&nodes, shard, call).await,
-        }
-    }
-
-    /// Asks one node after another until one serves; a write has only one to ask.
-    async fn forward(&self, nodes: &[&Node], shard: &Shard, call: &Call) -> Result<Answer, Error> {
-        let forwarder = Forwarder {
-            me: self.me.clone(),
-            map: Arc::clone(&self.map),
-            pool: Arc::clone(&self.pool),
-            clock: self.clock.clone(),
-            metrics: Arc::clone(&self.metrics),
-        };
+    /// Asks one node after another until one serves. For reads.
+    async fn forward_to_any(&self, nodes: &[&Node], shard: &Shard, call: &Call) -> Result<Answer, Error> {
         let mut first_error = None;
         for node in nodes {
-            match forwarder.forward(node, &shard.name, call).await {
+            match self.forward(node, shard, call).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) if call.operation.is_write() || !error.is_retryable() => return Err(error),
+                Err(error) if !error.is_retryable() => return Err(error),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
         Err(first_error.unwrap_or_else(|| self.wrong_shard(shard)))
+    }
+
+    /// The copy of its shard that a node of the map holds.
+    fn place_of(&self, node: &Node) -> Arc<Place> {
+        let places = self.places.get(node.shard.0 as usize).map_or(&[][..], Vec::as_slice);
+        let place = places.iter().find(|place| place.node == node.address);
+        Arc::clone(place.unwrap_or_else(|| unreachable!("{} is a node of the map", node.name)))
     }
 
     fn situation<'a>(&'a self, shard: &'a Shard) -> Situation<'a> {

@@ -110,6 +110,8 @@ impl Store {
             node: self.me.name.to_string(),
             address: self.me.address.to_string(),
             version: env!("CARGO_PKG_VERSION"),
+            durability: "fsync",
+            replication: "asynchronous",
             cluster: self.local.cluster().map(|uid| uid.to_string()),
             placement: format!("{:#018x}", self.local.placement),
             placement_text: self.local.placement_text.clone(),

@@ -24,8 +24,10 @@ pub(super) struct Situation<'a> {
 pub(super) enum Route<'a> {
     /// This node's copy serves it, or says why it cannot.
     Local,
-    /// The first of these that can be reached serves it; a write has only one.
-    Forward(Vec<&'a Node>),
+    /// This node serves it.
+    Forward(&'a Node),
+    /// The first of these that can be reached serves it.
+    ForwardToAny(Vec<&'a Node>),
     /// It may not leave this node, and does not belong here.
     WrongShard,
 }
@@ -45,9 +47,9 @@ pub(super) fn route<'a>(is_write: bool, consistency: Consistency, reach: Reach, 
             let others = at.copies.iter().filter(|copy| copy.name != at.me.name);
             let (leader, replicas): (Vec<_>, Vec<_>) = others.partition(|copy| copy.name == at.leader.name);
             let candidates: Vec<_> = leader.into_iter().chain(replicas).collect();
-            if candidates.is_empty() { Route::Local } else { Route::Forward(candidates) }
+            if candidates.is_empty() { Route::Local } else { Route::ForwardToAny(candidates) }
         }
-        Reach::Forward => Route::Forward(vec![at.leader]),
+        Reach::Forward => Route::Forward(at.leader),
     }
 }
 
@@ -74,7 +76,10 @@ mod tests {
         match route(is_write, consistency, reach, at) {
             Route::Local => "local".into(),
             Route::WrongShard => "wrong-shard".into(),
-            Route::Forward(nodes) => nodes.iter().map(|node| node.name.to_string()).collect::<Vec<_>>().join(" then "),
+            Route::Forward(node) => node.name.to_string(),
+            Route::ForwardToAny(nodes) => {
+                nodes.iter().map(|node| node.name.to_string()).collect::<Vec<_>>().join(" then ")
+            }
         }
     }
 

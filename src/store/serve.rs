@@ -1,45 +1,82 @@
 //! Serves peers: every kind of request is understood here, handed to its place, and its answer rendered.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use tracing::{debug, warn};
 
 use super::Store;
-use super::call::{Answer, Call, Operation, Outcome, Reach};
+use super::call::{Answer, Call, Consistency, Operation, Outcome, Reach};
 use super::error::{Code, Error};
 use super::forward::SMALL_BYTES_MAX;
 use super::local;
 use super::wire::{Forwarded, Reply as Forward};
 use crate::clock::millis;
 use crate::cluster::exchange::Facts;
-use crate::peer::{Class, Envelope, Kind, Reply, Request, Service};
+use crate::peer::{Class, Envelope, Kind, Met, Reply, Request, Service};
 use crate::replication::pair::Pair;
 use crate::replication::pair::wire::{Inspect, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
-use crate::types::Malformed;
+use crate::types::{Key, Malformed};
 
 impl Service for Store {
+    /// Small operations take no task: a point read costs less than one, and a write is in the writer's queue once it was
+    /// polled.
+    fn meet(self: &Arc<Self>, request: Request) -> Met {
+        let is_forward = request.envelope.kind == Kind::Forward.number();
+        if !is_forward || request.envelope.class == Class::Bulk {
+            return Met::Waits(request);
+        }
+        let Request { envelope, body } = request;
+        let began = self.clock.now();
+        self.learn(&envelope);
+        let reply = match Forwarded::decode(body) {
+            Ok(Forwarded { operation: Operation::Get { key }, consistency }) => {
+                Reply::served(self.serve_read(&envelope, &key, consistency, began).encode())
+            }
+            Ok(forwarded) => {
+                let store = Arc::clone(self);
+                return Met::Begun(Box::pin(async move {
+                    let reply = store.serve_forward(&envelope, forwarded, began).await;
+                    store.count_peer(Kind::Forward.index(), began);
+                    Reply::served(reply.encode())
+                }));
+            }
+            Err(_) => Reply::unsupported(),
+        };
+        self.count_peer(Kind::Forward.index(), began);
+        Met::Answered(reply)
+    }
+
     async fn handle(&self, request: Request) -> Reply {
         let kind = Kind::from_number(request.envelope.kind).map_or(usize::MAX, Kind::index);
         let began = self.clock.now();
         let reply = self.answer_peer(request).await;
-        self.metrics.peers.requests.inc([kind]);
-        self.metrics.peers.durations.time([kind], self.clock.now().saturating_duration_since(began));
+        self.count_peer(kind, began);
         reply
     }
 }
 
 impl Store {
+    fn count_peer(&self, kind: usize, began: Instant) {
+        self.metrics.peers.requests.inc([kind]);
+        self.metrics.peers.durations.time([kind], self.clock.now().saturating_duration_since(began));
+    }
+
+    /// Every message brings what its sender knows of the shard (rule 15).
+    fn learn(&self, envelope: &Envelope) {
+        if let Some(epoch) = &envelope.epoch {
+            self.map.merge(envelope.shard, epoch);
+        }
+    }
+
     async fn answer_peer(&self, request: Request) -> Reply {
         let Request { envelope, body } = request;
-        if let Some(epoch) = &envelope.epoch {
-            self.map.merge(envelope.shard, epoch); // rule 15: every message brings the sender's
-        }
+        self.learn(&envelope);
         let Some(kind) = Kind::from_number(envelope.kind) else { return Reply::unsupported() };
         let answer = match kind {
             Kind::Facts => Ok(Facts::of(&self.map, &self.local).encode()),
             Kind::Forward => match Forwarded::decode(body) {
-                Ok(forwarded) => Ok(self.serve_forward(&envelope, forwarded).await.encode()),
+                Ok(forwarded) => Ok(self.serve_forward(&envelope, forwarded, self.clock.now()).await.encode()),
                 Err(error) => Err(error),
             },
             Kind::Inspect | Kind::Poll | Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotLog => {
@@ -50,31 +87,67 @@ impl Store {
     }
 
     /// A forwarded operation: served here, or refused. It is never forwarded again.
-    async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded) -> Forward {
-        let key = forwarded.operation.key();
-        let shard = self.map.topology().placement.shard_of(key);
-        let Some(pair) = self.copies.get(&shard).filter(|_| shard == envelope.shard) else {
-            return Forward::Error(self.second_hop(shard));
-        };
-        let leads_elsewhere = self.map.leader_of(&pair.shard).name != self.me.name;
-        if leads_elsewhere && (forwarded.operation.is_write() || forwarded.consistency == super::Consistency::Leader) {
-            return Forward::Error(self.second_hop(shard));
+    async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded, began: Instant) -> Forward {
+        let Forwarded { operation, consistency } = forwarded;
+        if let Operation::Get { key } = &operation {
+            return self.serve_read(envelope, key, consistency, began);
         }
+        let pair = match self.owned(envelope, operation.key(), true) {
+            Ok(pair) => pair,
+            Err(error) => return Forward::Error(error),
+        };
         let call = Call {
-            operation: forwarded.operation,
-            consistency: forwarded.consistency,
+            operation,
+            consistency,
             reach: Reach::Local,
-            deadline: self.clock.now() + envelope.remaining,
+            deadline: began + envelope.remaining,
             request_id: envelope.request_id,
         };
-        // This runs in a task of its own already: the work does not end with the peer's connection.
-        let began = self.clock.now();
-        let result = local::execute(pair, &self.clock, &call).await;
-        log_forwarded(envelope, &pair.shard.name, &result, self.clock.now().saturating_duration_since(began));
+        // Once this was polled the work does not end with the peer's connection.
+        let result = local::execute(pair, &self.place_of(&pair.me), &self.clock, &call).await;
+        self.log_forwarded(envelope, &pair.shard.name, &result, began);
+        result.map_or_else(Forward::Error, Forward::Answer)
+    }
+
+    fn serve_read(&self, envelope: &Envelope, key: &Key, consistency: Consistency, began: Instant) -> Forward {
+        let pair = match self.owned(envelope, key, consistency == Consistency::Leader) {
+            Ok(pair) => pair,
+            Err(error) => return Forward::Error(error),
+        };
+        let result = local::read(pair, &self.place_of(&pair.me), &self.clock, key, consistency);
+        self.log_forwarded(envelope, &pair.shard.name, &result, began);
         match result {
-            Ok(answer) if is_too_large(&answer, &call.operation, envelope.class) => Forward::UseBulk,
+            Ok(answer) if is_too_large(&answer, envelope.class) => Forward::UseBulk,
             Ok(answer) => Forward::Answer(answer),
             Err(error) => Forward::Error(error),
+        }
+    }
+
+    /// This node's copy of the key's shard, unless the sender is wrong about it.
+    fn owned(&self, envelope: &Envelope, key: &Key, needs_leader: bool) -> Result<&Pair, Error> {
+        let shard = self.map.topology().placement.shard_of(key);
+        let pair = self.copies.get(&shard).filter(|_| shard == envelope.shard);
+        let pair = pair.ok_or_else(|| self.second_hop(shard))?;
+        if needs_leader && self.map.leader_of(&pair.shard).name != self.me.name {
+            return Err(self.second_hop(shard));
+        }
+        Ok(pair)
+    }
+
+    /// The owner's side of a forwarded request, under the request id of the node where it arrived. What is this node's
+    /// fault is for its operator; what is not is there for who follows a request.
+    fn log_forwarded(&self, envelope: &Envelope, shard: &str, result: &Result<Answer, Error>, began: Instant) {
+        let (request, peer) = (envelope.request_id, &envelope.from);
+        let took_ms = || millis(self.clock.now().saturating_duration_since(began));
+        match result {
+            Ok(_) => debug!(%request, shard, %peer, code = "ok", took_ms = took_ms(), "served a forwarded request"),
+            Err(error) if error.code.is_server_fault() => {
+                let (code, applied, detail) = (error.code.name(), error.applied.name(), &error.detail);
+                warn!(%request, shard, %peer, code, applied, took_ms = took_ms(), detail, "a forwarded request failed");
+            }
+            Err(error) => {
+                debug!(%request, shard, %peer, code = error.code.name(), took_ms = took_ms(), "refused a forwarded request");
+            }
         }
     }
 
@@ -134,24 +207,10 @@ async fn serve_snapshot(
     })
 }
 
-/// The owner's side of a forwarded request, under the request id of the node where it arrived. What is this node's fault
-/// is for its operator; what is not is there for who follows a request.
-fn log_forwarded(envelope: &Envelope, shard: &str, result: &Result<Answer, Error>, took: Duration) {
-    let (request, peer, took_ms) = (envelope.request_id, &envelope.from, millis(took));
-    match result {
-        Ok(_) => debug!(%request, shard, %peer, code = "ok", took_ms, "served a forwarded request"),
-        Err(error) if error.code.is_server_fault() => {
-            let (code, applied, detail) = (error.code.name(), error.applied.name(), &error.detail);
-            warn!(%request, shard, %peer, code, applied, took_ms, detail, "a forwarded request failed");
-        }
-        Err(error) => debug!(%request, shard, %peer, code = error.code.name(), took_ms, "refused a forwarded request"),
-    }
-}
-
 /// Whether a value would hold up the small requests behind it.
-fn is_too_large(answer: &Answer, operation: &Operation, class: Class) -> bool {
+fn is_too_large(answer: &Answer, class: Class) -> bool {
     let Outcome::Found(record) = &answer.outcome else { return false };
-    !operation.is_write() && class != Class::Bulk && record.content.value.len() > SMALL_BYTES_MAX
+    class != Class::Bulk && record.content.value.len() > SMALL_BYTES_MAX
 }
 
 #[cfg(test)]

@@ -101,6 +101,12 @@ pub struct NodeStatus {
     /// The program's version.
     #[serde(skip_deserializing)]
     pub version: &'static str,
+    /// When a write is answered. `fsync`: once it is synced to the leader's disk, as data and as queue entry.
+    #[serde(skip_deserializing)]
+    pub durability: &'static str,
+    /// How replicas follow. `asynchronous`: a write is answered without waiting for them.
+    #[serde(skip_deserializing)]
+    pub replication: &'static str,
     /// The cluster's uid.
     pub cluster: Option<String>,
     /// Fingerprint of the placement that it reads; nodes with different ones refuse each other.

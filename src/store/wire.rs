@@ -1,15 +1,21 @@
 //! A forwarded operation and its outcome, as bytes. The entry node alone parses and renders; between nodes travel these.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::call::{Acks, Answer, Consistency, Operation, Outcome, Served};
+use super::call::{Acks, Answer, Consistency, Operation, Outcome, Place, Served};
 use super::error::{Applied, Code, Error};
 use crate::storage::Role;
 use crate::types::codec::{self, Malformed, Reader};
-use crate::types::entry::{decode_change, decode_key, encode_change};
+use crate::types::entry::{OP_DELETE, decode_change, decode_key, encode_put};
 use crate::types::{Change, Key, Record, Version};
+
+/// Stands after the key of a read.
+const NO_CHANGE: u8 = 0;
+/// Stands after the key of a write, before what happens to it.
+const CHANGE: u8 = 1;
 
 /// A client's operation on its way to the node that owns the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,19 +40,22 @@ pub(super) enum Reply {
 impl Forwarded {
     /// The operation as bytes.
     #[must_use]
-    pub(super) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        out.put_u8(match self.consistency {
+    pub(super) fn encode(operation: &Operation, consistency: Consistency) -> Bytes {
+        let value_bytes = if let Operation::Put { content, .. } = operation { content.value.len() } else { 0 };
+        let mut out = BytesMut::with_capacity(operation.key().as_bytes().len() + value_bytes + 32);
+        out.put_u8(match consistency {
             Consistency::Leader => 0,
             Consistency::Any => 1,
         });
-        let change = match &self.operation {
-            Operation::Get { .. } => None,
-            Operation::Put { content, .. } => Some(Change::Put(content.clone())),
-            Operation::Delete { .. } => Some(Change::Delete),
-        };
-        codec::put_bytes(&mut out, self.operation.key().as_bytes());
-        codec::put_option(&mut out, change.as_ref(), encode_change);
+        codec::put_bytes(&mut out, operation.key().as_bytes());
+        match operation {
+            Operation::Get { .. } => out.put_u8(NO_CHANGE),
+            Operation::Put { content, .. } => {
+                out.put_u8(CHANGE);
+                encode_put(&mut out, content);
+            }
+            Operation::Delete { .. } => out.put_slice(&[CHANGE, OP_DELETE]),
+        }
         out.freeze()
     }
 
@@ -85,7 +94,7 @@ impl Reply {
     /// The reply as bytes.
     #[must_use]
     pub(super) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
+        let mut out = BytesMut::with_capacity(self.size());
         match self {
             Reply::Answer(answer) => {
                 out.put_u8(REPLY_ANSWER);
@@ -101,12 +110,24 @@ impl Reply {
         out.freeze()
     }
 
-    /// Reads a reply; a value shares the memory of `bytes`.
-    pub(super) fn decode(bytes: Bytes) -> Result<Reply, Malformed> {
+    /// About how many bytes it takes, so that they are set aside at once.
+    fn size(&self) -> usize {
+        match self {
+            Reply::Answer(Answer { outcome, served }) => {
+                let value = if let Outcome::Found(record) = outcome { record.content.value.len() } else { 0 };
+                served.place.wire.len() + value + 96
+            }
+            Reply::Error(error) => error.detail.len() + error.hint.len() + 96,
+            Reply::UseBulk => 1,
+        }
+    }
+
+    /// Reads a reply of whoever is at `place`; a value shares the memory of `bytes`.
+    pub(super) fn decode(bytes: Bytes, place: &Arc<Place>) -> Result<Reply, Malformed> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
             REPLY_ANSWER => {
-                let served = take_served(&mut reader)?;
+                let served = take_served(&mut reader, place)?;
                 Ok(Reply::Answer(Answer { outcome: take_outcome(&mut reader)?, served }))
             }
             REPLY_ERROR => Ok(Reply::Error(take_error(&mut reader)?)),
@@ -117,27 +138,36 @@ impl Reply {
 }
 
 fn put_served(out: &mut BytesMut, served: &Served) {
-    codec::put_bytes(out, served.shard.as_bytes());
-    codec::put_bytes(out, served.node.to_string().as_bytes());
+    out.put_slice(&served.place.wire);
     out.put_u8(u8::from(served.role == Role::Replica));
     out.put_u8(u8::from(served.consistency == Consistency::Any));
     codec::put_option(out, served.stale_ms.as_ref(), |out, ms| codec::put_varint(out, *ms));
 }
 
-fn take_served(reader: &mut Reader) -> Result<Served, Malformed> {
-    let shard = reader.string()?;
-    let node: SocketAddr = reader.string()?.parse().map_err(|_| Malformed("an address that is none"))?;
+fn take_served(reader: &mut Reader, place: &Arc<Place>) -> Result<Served, Malformed> {
+    let place = take_place(reader, place)?;
     let role = if reader.bool()? { Role::Replica } else { Role::Leader };
     let consistency = take_consistency(reader)?;
     let stale_ms = reader.option(Reader::varint)?;
-    Ok(Served { shard, node, role, forwarded: None, consistency, stale_ms })
+    Ok(Served { place, role, consistency, stale_ms })
+}
+
+/// The node that was asked says where it is; it may know itself by another address than this node does.
+fn take_place(reader: &mut Reader, asked: &Arc<Place>) -> Result<Arc<Place>, Malformed> {
+    if reader.skip(&asked.wire) {
+        return Ok(Arc::clone(asked));
+    }
+    let shard = reader.string()?;
+    let node: SocketAddr = reader.string()?.parse().map_err(|_| Malformed("an address that is none"))?;
+    Ok(Arc::new(Place::new(&shard, node, asked.forwarded)))
 }
 
 fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
     match outcome {
         Outcome::Found(record) => {
             out.put_u8(1);
-            out.put_slice(&record.encode());
+            record.encode_head(out);
+            out.put_slice(&record.content.value);
         }
         Outcome::Missing => out.put_u8(2),
         Outcome::Stored { version, created, acks } => {
@@ -235,6 +265,10 @@ mod tests {
         Key::new(&b"\x00k\xff"[..], 10).unwrap()
     }
 
+    fn place(host: u8) -> Arc<Place> {
+        Arc::new(Place::new("S", ([127, 0, 0, host], 8080).into(), None))
+    }
+
     fn version() -> Version {
         Version::Log { epoch: 1, seq: Seq(300), incarnation: Incarnation(7) }
     }
@@ -242,12 +276,18 @@ mod tests {
     /// Two program versions meet on the wire: these bytes change only together with the protocol version.
     #[test]
     fn forwarded_and_reply_have_their_golden_bytes() {
-        let forwarded = Forwarded {
-            operation: Operation::Put { key: key(), content: Content::of("v") },
-            consistency: Consistency::Leader,
-        };
+        let put = Operation::Put { key: key(), content: Content::of("v") };
         let golden = b"\x00\x03\x00k\xff\x01\x01\x00\x01v";
-        assert_eq!(forwarded.encode().escape_ascii().to_string(), golden.escape_ascii().to_string());
+        assert_eq!(
+            Forwarded::encode(&put, Consistency::Leader).escape_ascii().to_string(),
+            golden.escape_ascii().to_string()
+        );
+        let served =
+            Served { place: place(2), role: Role::Leader, consistency: Consistency::Leader, stale_ms: Some(0) };
+        let found = Outcome::Found(Record { version: version(), content: Content::of("v") });
+        let golden = b"\x01\x01S\x0e127.0.0.2:8080\x00\x00\x01\x00\x01\x01\x00\x0c\x01\x01\xac\x02\0\0\0\0\0\0\0\x07v";
+        let answer = Reply::Answer(Answer { outcome: found, served });
+        assert_eq!(answer.encode().escape_ascii().to_string(), golden.escape_ascii().to_string());
         let error = Error::new(Code::NoLeader, "d").hint("h").shard("S").applied(Applied::Unknown);
         let golden = b"\x02\x02\x02\x01d\x01h\x01\x01S\x00";
         assert_eq!(Reply::Error(error).encode().escape_ascii().to_string(), golden.escape_ascii().to_string());
@@ -262,8 +302,8 @@ mod tests {
             Operation::Delete { key: key() },
         ] {
             for consistency in [Consistency::Leader, Consistency::Any] {
-                let forwarded = Forwarded { operation: operation.clone(), consistency };
-                assert_eq!(Forwarded::decode(forwarded.encode()), Ok(forwarded));
+                let bytes = Forwarded::encode(&operation, consistency);
+                assert_eq!(Forwarded::decode(bytes), Ok(Forwarded { operation: operation.clone(), consistency }));
             }
         }
         let acks = Acks { have: 1, of: 2 };
@@ -276,16 +316,24 @@ mod tests {
             for (role, consistency, stale_ms) in
                 [(Role::Leader, Consistency::Leader, Some(0)), (Role::Replica, Consistency::Any, None)]
             {
-                let node = ([127, 0, 0, 2], 8080).into();
-                let served = Served { shard: "S".into(), node, role, forwarded: None, consistency, stale_ms };
+                let served = Served { place: place(2), role, consistency, stale_ms };
                 let reply = Reply::Answer(Answer { outcome: outcome.clone(), served });
-                assert_eq!(Reply::decode(reply.encode()), Ok(reply));
+                assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
             }
         }
-        assert_eq!(Reply::decode(Reply::UseBulk.encode()), Ok(Reply::UseBulk));
+        assert_eq!(Reply::decode(Reply::UseBulk.encode(), &place(2)), Ok(Reply::UseBulk));
         for (_, code) in CODES {
             let reply = Reply::Error(Error::new(code, "detail").leader("127.0.0.2:8080"));
-            assert_eq!(Reply::decode(reply.encode()), Ok(reply));
+            assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
         }
+    }
+
+    /// A node that listens where the asking one does not expect it is named as it names itself.
+    #[test]
+    fn reply_of_a_node_with_another_address_says_where_it_is() {
+        let served =
+            Served { place: place(3), role: Role::Leader, consistency: Consistency::Leader, stale_ms: Some(0) };
+        let reply = Reply::Answer(Answer { outcome: Outcome::Missing, served });
+        assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
     }
 }

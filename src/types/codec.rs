@@ -4,7 +4,7 @@
 //! copies a byte string: it hands out slices of the [`Bytes`] it reads from. Every decoder returns [`Malformed`], with
 //! what was expected, instead of panicking: what is read may come from a torn file or from a stranger.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Bytes that are not what the format says. Carries what was expected where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,9 +68,7 @@ impl Reader {
 
     /// Takes one byte.
     pub fn u8(&mut self) -> Result<u8, Malformed> {
-        let byte = *self.rest.first().ok_or(Malformed("cut short"))?;
-        self.rest = self.rest.slice(1..);
-        Ok(byte)
+        self.rest.try_get_u8().map_err(|_| Malformed("cut short"))
     }
 
     /// Takes a byte that must be 0 or 1.
@@ -84,16 +82,12 @@ impl Reader {
 
     /// Takes eight bytes, big-endian.
     pub fn u64(&mut self) -> Result<u64, Malformed> {
-        let bytes = self.take(8)?;
-        let array: [u8; 8] = bytes[..].try_into().map_err(|_| Malformed("cut short"))?;
-        Ok(u64::from_be_bytes(array))
+        self.rest.try_get_u64().map_err(|_| Malformed("cut short"))
     }
 
     /// Takes four bytes, big-endian.
     pub fn u32(&mut self) -> Result<u32, Malformed> {
-        let bytes = self.take(4)?;
-        let array: [u8; 4] = bytes[..].try_into().map_err(|_| Malformed("cut short"))?;
-        Ok(u32::from_be_bytes(array))
+        self.rest.try_get_u32().map_err(|_| Malformed("cut short"))
     }
 
     /// Takes a LEB128 varint.
@@ -126,7 +120,11 @@ impl Reader {
 
     /// Takes a byte string that must be UTF-8.
     pub fn string(&mut self) -> Result<String, Malformed> {
-        String::from_utf8(self.bytes()?.to_vec()).map_err(|_| Malformed("text that is not UTF-8"))
+        let n = usize::try_from(self.varint()?).map_err(|_| Malformed("cut short"))?;
+        let bytes = self.rest.get(..n).ok_or(Malformed("cut short"))?;
+        let text = str::from_utf8(bytes).map_err(|_| Malformed("text that is not UTF-8"))?.to_owned();
+        self.rest.advance(n);
+        Ok(text)
     }
 
     /// Takes a byte that says whether a value follows, and the value.
@@ -154,6 +152,15 @@ impl Reader {
     #[must_use]
     pub fn rest(self) -> Bytes {
         self.rest
+    }
+
+    /// Takes exactly these bytes if they come next; says whether they did.
+    pub fn skip(&mut self, expected: &[u8]) -> bool {
+        let comes = self.rest.starts_with(expected);
+        if comes {
+            self.rest.advance(expected.len());
+        }
+        comes
     }
 
     /// How many bytes are left.

@@ -18,7 +18,8 @@ use super::record::{Content, Record};
 use super::seq::{Cursor, Epoch, Seq, UnixMs, Version};
 
 const FORMAT: u8 = 1;
-const OP_DELETE: u8 = 0;
+/// Stands for a delete.
+pub const OP_DELETE: u8 = 0;
 const OP_PUT: u8 = 1;
 
 /// Most mutations in one entry.
@@ -176,13 +177,16 @@ fn decode_mutation(reader: &mut Reader) -> Result<Mutation, Malformed> {
 pub fn encode_change(out: &mut BytesMut, change: &Change) {
     match change {
         Change::Delete => out.put_u8(OP_DELETE),
-        Change::Put(content) => {
-            out.put_u8(OP_PUT);
-            out.put_u8(content.flags());
-            content.encode_attributes(out);
-            codec::put_bytes(out, &content.value);
-        }
+        Change::Put(content) => encode_put(out, content),
     }
+}
+
+/// Appends a put: its op, and what it stores.
+pub fn encode_put(out: &mut BytesMut, content: &Content) {
+    out.put_u8(OP_PUT);
+    out.put_u8(content.flags());
+    content.encode_attributes(out);
+    codec::put_bytes(out, &content.value);
 }
 
 /// Takes a change from `reader`.

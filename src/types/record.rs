@@ -79,15 +79,25 @@ impl Record {
     /// The record as the `data` table holds it.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut version = BytesMut::with_capacity(32);
-        self.version.encode(&mut version);
         let mut out = BytesMut::with_capacity(self.content.value.len() + 64);
-        out.put_u8(FORMAT);
-        out.put_u8(self.content.flags());
-        codec::put_bytes(&mut out, &version);
-        self.content.encode_attributes(&mut out);
+        self.encode_head(&mut out);
         out.put_slice(&self.content.value);
         out.freeze()
+    }
+
+    /// Appends everything but the value, which comes last.
+    pub fn encode_head(&self, out: &mut BytesMut) {
+        out.put_u8(FORMAT);
+        out.put_u8(self.content.flags());
+        let length_at = out.len();
+        out.put_u8(0);
+        self.version.encode(out);
+        let length = out.len() - length_at - 1;
+        // One byte of varint, for a version takes at most 29.
+        let length = u8::try_from(length).ok().filter(|length| *length < 0x80);
+        let length = length.unwrap_or_else(|| unreachable!("a version of more than 127 bytes"));
+        out.iter_mut().skip(length_at).take(1).for_each(|byte| *byte = length);
+        self.content.encode_attributes(out);
     }
 
     /// Reads a record; the value shares the memory of `bytes`.

@@ -121,6 +121,20 @@ impl Version {
         })
     }
 
+    /// Appends the text of its `Display` to `out`, in a fraction of the time: every answer carries it.
+    pub fn put_text(self, out: &mut Vec<u8>) {
+        let Version::Log { epoch, seq, incarnation } = self;
+        for number in [epoch, seq.0] {
+            out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+            out.push(b'.');
+        }
+        for byte in incarnation.0.to_be_bytes() {
+            for digit in [byte >> 4, byte & 15] {
+                out.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
+            }
+        }
+    }
+
     /// The position that it names.
     #[must_use]
     pub fn seq(self) -> Seq {
@@ -171,4 +185,20 @@ impl Cursor {
 #[must_use]
 pub fn seq_of(cursor: Option<&Cursor>) -> Seq {
     cursor.map_or(Seq::ZERO, |cursor| cursor.seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn version_text_is_the_one_that_it_displays(epoch: u64, seq: u64, incarnation: u64) {
+            let version = Version::Log { epoch, seq: Seq(seq), incarnation: Incarnation(incarnation) };
+            let mut text = Vec::new();
+            version.put_text(&mut text);
+            prop_assert_eq!(String::from_utf8(text).unwrap(), version.to_string());
+        }
+    }
 }

@@ -128,7 +128,7 @@ async fn read_after_an_answered_write_sees_it_at_every_node() {
         let at = n % 2;
         let answer = cluster.put(at, "k", format!("{n}")).await.unwrap();
         assert!(matches!(answer.outcome, Outcome::Stored { created, .. } if created == (n == 0)), "{answer:?}");
-        assert_eq!(answer.served.forwarded.is_some(), at == 1);
+        assert_eq!(answer.served.place.forwarded.is_some(), at == 1);
         let (store, get) = (cluster.store(1 - at), Operation::Get { key: named("k") });
         let read = execute(&store, get, Consistency::Leader, WRITE_MAX).await;
         let Outcome::Found(record) = read.unwrap().outcome else { panic!("write {n} is gone") };

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Served, parse, serve, serve_with, store};
-use crate::api::{listen, router};
+use crate::api::{Service, listen};
 use crate::config::Settings;
 
 #[tokio::test]
@@ -97,11 +97,11 @@ async fn route_added_to_the_router_bypasses_the_table_and_can_upgrade() {
     };
     let store = store(address, Settings::default()).await;
     let metrics = std::sync::Arc::clone(store.metrics());
-    let router = router(store).route("/v1/peer", axum::routing::any(upgrade));
+    let service = Service::new(store).route("/v1/peer", axum::routing::any(upgrade));
     let shutdown = CancellationToken::new();
     tokio::spawn({
         let shutdown = shutdown.clone();
-        async move { listen::serve(listener, router, &Settings::default(), metrics, shutdown).await }
+        async move { listen::serve(listener, service, &Settings::default(), metrics, shutdown).await }
     });
     let served = Served { address, shutdown };
     let answer =

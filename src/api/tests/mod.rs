@@ -7,6 +7,7 @@ mod limits;
 mod metrics;
 mod openmetrics;
 mod operate;
+mod plain;
 mod resources;
 mod routes;
 
@@ -19,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{labels, listen, router};
+use super::{Service, labels, listen};
 use crate::clock::Clock;
 use crate::config::{Node, Settings, Shard, Topology};
 use crate::metrics::Metrics;
@@ -41,6 +42,11 @@ const DOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr
 
 /// The store that the tests ask.
 async fn store(address: SocketAddr, settings: Settings) -> Arc<Store> {
+    store_on(address, settings, Arc::new(MemoryEngine::new()), Random::system()).await
+}
+
+/// The same, on an engine of the test's.
+async fn store_on(address: SocketAddr, settings: Settings, engine: Arc<MemoryEngine>, random: Random) -> Arc<Store> {
     let shard = |index: u32, name: &str, address| {
         let node = Node { name: NodeName::new(format!("{name}/0")), address, shard: ShardIndex(index) };
         Shard { name: name.to_owned(), index: ShardIndex(index), copies: vec![node] }
@@ -59,10 +65,10 @@ async fn store(address: SocketAddr, settings: Settings) -> Arc<Store> {
         topology: Arc::new(topology),
         settings: Arc::new(settings),
         me,
-        engine: Arc::new(MemoryEngine::new()),
+        engine,
         files: Arc::new(MemoryFiles),
         clock: Clock::real(),
-        random: Random::system(),
+        random,
         connector: Box::new(Tcp),
     });
     let node = node.unwrap();
@@ -82,10 +88,10 @@ async fn serve_with(settings: Settings) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let store = store(address, settings.clone()).await;
-    let (metrics, router) = (Arc::clone(store.metrics()), router(store));
+    let (metrics, service) = (Arc::clone(store.metrics()), Service::new(store));
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
-    tokio::spawn(async move { listen::serve(listener, router, &settings, metrics, stop).await });
+    tokio::spawn(async move { listen::serve(listener, service, &settings, metrics, stop).await });
     Served { address, shutdown }
 }
 
@@ -128,8 +134,20 @@ impl Reply {
 impl Served {
     /// Sends bytes as they are, and reads all that comes until the connection closes.
     async fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        self.converse(bytes, false).await
+    }
+
+    /// The same, and says that nothing more comes.
+    async fn raw_and_end(&self, bytes: &[u8]) -> Vec<u8> {
+        self.converse(bytes, true).await
+    }
+
+    async fn converse(&self, bytes: &[u8], ends: bool) -> Vec<u8> {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
+        if ends {
+            stream.shutdown().await.unwrap();
+        }
         let mut answer = Vec::new();
         timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.expect("an answer").unwrap();
         answer
@@ -137,7 +155,7 @@ impl Served {
 
     /// Sends one request, `METHOD target`, with headers and a body of announced length.
     async fn send(&self, line: &str, headers: &[&str], body: &[u8]) -> Reply {
-        let mut request = format!("{line} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
+        let mut request = format!("{line} HTTP/1.1\r\nHost: {}\r\n", self.address);
         for header in headers {
             request += &format!("{header}\r\n");
         }
@@ -146,7 +164,7 @@ impl Served {
         }
         let mut bytes = (request + "\r\n").into_bytes();
         bytes.extend_from_slice(body);
-        parse(&self.raw(&bytes).await)
+        parse(&self.raw_and_end(&bytes).await)
     }
 
     async fn ask(&self, line: &str) -> Reply {

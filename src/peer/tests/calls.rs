@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Echo, PATIENT, PIPE_BYTES, UNKNOWN_KIND, connect, connect_to_test, receive_request, request, request_of, response,
-    send, serve,
+    Echo, PATIENT, PIPE_BYTES, UNKNOWN_KIND, ask, connect, connect_raw, connect_to_test, receive_request, request,
+    request_of, response, send, serve,
 };
 use crate::peer::client::{CallError, Connection, Patience};
 
@@ -23,7 +23,7 @@ async fn begin(
     patience: Patience,
 ) -> JoinHandle<Result<Bytes, CallError>> {
     let (connection, request) = (Arc::clone(connection), request(body));
-    let call = tokio::spawn(async move { connection.call(request, patience).await });
+    let call = tokio::spawn(async move { ask(&connection, request, patience).await });
     tokio::task::yield_now().await;
     call
 }
@@ -64,7 +64,7 @@ async fn frames_of_all_sizes_come_back_whole() {
     let sizes = [0, 1, 16 << 10, (16 << 10) + 1, PIPE_BYTES, PIPE_BYTES + 1, 5_000_000];
     let bodies =
         sizes.map(|size| Bytes::from((0..size).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect::<Vec<u8>>()));
-    let calls = bodies.iter().map(|body| connection.call(request(body.clone()), PATIENT));
+    let calls = bodies.iter().map(|body| ask(&connection, request(body.clone()), PATIENT));
     for (body, answer) in bodies.iter().zip(join_all(calls).await) {
         assert!(answer.as_ref() == Ok(body), "{} bytes", body.len());
     }
@@ -79,7 +79,7 @@ async fn connection_lost_after_a_request_left_may_have_happened_and_before_it_di
     let lost = call.await.unwrap().unwrap_err();
     assert!(matches!(lost, CallError::Lost(_)) && lost.may_have_happened(), "{lost:?}");
     assert!(connection.is_closed());
-    let refused = connection.call(request("stays"), PATIENT).await.unwrap_err();
+    let refused = ask(&connection, request("stays"), PATIENT).await.unwrap_err();
     assert!(matches!(refused, CallError::NotSent(_)) && !refused.may_have_happened(), "{refused:?}");
 }
 
@@ -188,9 +188,9 @@ async fn kind_that_the_peer_does_not_know_is_unsupported_and_the_connection_goes
     let echo = Echo::at_once();
     let (near, _serving) = serve(&echo);
     let connection = connect(near).await;
-    let unsupported = connection.call(request_of(UNKNOWN_KIND, ""), PATIENT).await;
+    let unsupported = ask(&connection, request_of(UNKNOWN_KIND, ""), PATIENT).await;
     assert_eq!(unsupported, Err(CallError::Unsupported));
-    assert_eq!(connection.call(request("on"), PATIENT).await, Ok("on".into()));
+    assert_eq!(ask(&connection, request("on"), PATIENT).await, Ok("on".into()));
 }
 
 #[tokio::test]
@@ -200,11 +200,32 @@ async fn requests_beyond_the_bound_are_refused_and_not_sent() {
     for _ in 0..8192 {
         calls.push(begin(&connection, "", PATIENT).await);
     }
-    let busy = connection.call(request("one too many"), PATIENT).await.unwrap_err();
+    let busy = ask(&connection, request("one too many"), PATIENT).await.unwrap_err();
     assert!(matches!(busy, CallError::Busy(_)) && !busy.may_have_happened(), "{busy:?}");
     calls.pop().unwrap().abort();
     tokio::task::yield_now().await;
     let call = begin(&connection, "there is a place again", PATIENT).await;
     tokio::task::yield_now().await;
     assert!(!call.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_that_nobody_uses_is_closed_by_its_caller_and_by_a_server_that_hears_nothing() {
+    let (near, serving) = serve(&Echo::at_once());
+    let connection = connect(near).await;
+    for n in 0..5 {
+        assert_eq!(ask(&connection, request(format!("{n}")), PATIENT).await, Ok(format!("{n}").into()));
+        sleep(Duration::from_secs(50)).await;
+    }
+    assert!(!connection.is_closed(), "it was used");
+    sleep(Duration::from_secs(130)).await; // it looks when its last caller's patience would have ended, and from then on
+    assert!(connection.is_closed());
+    timeout(Duration::from_secs(1), serving.connection).await.expect("the server sees it").unwrap();
+    let refused = ask(&connection, request("late"), PATIENT).await.unwrap_err();
+    assert!(matches!(refused, CallError::NotSent(_)), "{refused:?}");
+
+    let (near, serving) = serve(&Echo::at_once());
+    let silent = connect_raw(near).await;
+    timeout(Duration::from_secs(601), serving.connection).await.expect("though it is not closed").unwrap();
+    drop(silent);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::{Echo, PATIENT, local, local_of, request, serve, serve_as};
+use super::{Echo, PATIENT, ask, local, local_of, request, serve, serve_as};
 use crate::peer::client::{CallError, Connection};
 use crate::peer::message::{Class, Hello, RefusalCode};
 use crate::types::NodeName;
@@ -44,10 +44,10 @@ async fn request_of_a_node_that_has_joined_another_cluster_is_refused() {
     let connection = super::connect(near).await;
     let mut strange = request("body");
     strange.envelope.cluster = Some(crate::types::ClusterUid(8));
-    let refused = connection.call(strange, PATIENT).await.unwrap_err();
+    let refused = ask(&connection, strange, PATIENT).await.unwrap_err();
     let CallError::Refused(refusal) = &refused else { panic!("{refused:?}") };
     assert_eq!((refusal.code, refused.may_have_happened()), (RefusalCode::Stranger, false));
-    assert_eq!(connection.call(request("on"), PATIENT).await, Ok("on".into()));
+    assert_eq!(ask(&connection, request("on"), PATIENT).await, Ok("on".into()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::storage::writer::Upkeep;
-use crate::storage::{Stats, Trim};
+use crate::storage::{LogExtent, Trim};
 use crate::types::seq::seq_of;
 use crate::types::{Cursor, Epoch, History, NodeName, Seq, ShardUid, Standing};
 
@@ -22,6 +22,11 @@ pub const PIN_LAPSE: Duration = Duration::from_secs(10);
 pub const SNAPSHOTS_MAX: usize = 2;
 /// A replica that has not polled in so long is away.
 pub const AWAY_AFTER: Duration = Duration::from_secs(2);
+
+/// Between two answers with entries to one replica, while few entries come.
+const PACE: Duration = Duration::from_millis(1);
+/// So many entries are worth an answer of their own.
+const WORTHWHILE_ENTRIES: u64 = 256;
 
 /// How much log is kept.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +46,8 @@ pub struct Replica {
     pub cursor: Option<Option<Cursor>>,
     /// Its last poll since this process started.
     pub last_poll: Option<Instant>,
+    /// When it last got entries, since this process started.
+    last_given: Option<Instant>,
     /// The queue's bound was reached, and it held the most: nothing is kept for it until it is back.
     pub given_up: bool,
     /// The acknowledgement is newer than what the file says.
@@ -104,7 +111,7 @@ impl Leader {
     pub fn new(configured: impl IntoIterator<Item = NodeName>, remembered: &[(NodeName, Option<Cursor>)]) -> Leader {
         let replicas = configured.into_iter().map(|name| {
             let cursor = remembered.iter().find(|(known, _)| *known == name).map(|(_, cursor)| cursor.clone());
-            (name, Replica { cursor, last_poll: None, given_up: false, dirty: false })
+            (name, Replica { cursor, last_poll: None, last_given: None, given_up: false, dirty: false })
         });
         Leader { replicas: replicas.collect(), pins: BTreeMap::new() }
     }
@@ -131,6 +138,31 @@ impl Leader {
     pub fn acknowledged(&self, seq: Seq) -> u32 {
         let have = self.replicas.values().filter(|replica| replica.acknowledged() >= seq).count();
         u32::try_from(have).unwrap_or(u32::MAX)
+    }
+
+    /// The greatest seq that any replica has acknowledged.
+    #[must_use]
+    pub fn greatest_acknowledged(&self) -> Seq {
+        self.replicas.values().map(Replica::acknowledged).max().unwrap_or(Seq::ZERO)
+    }
+
+    /// A replica gets entries now.
+    pub fn gave(&mut self, replica: &NodeName, now: Instant) {
+        if let Some(replica) = self.replicas.get_mut(replica) {
+            replica.last_given = Some(now);
+        }
+    }
+
+    /// How long a replica's poll waits for more entries when so many are there: each answer costs both nodes as much as
+    /// many entries do, and the replica a commit. None when it got its last entries a while ago, so that a single write
+    /// is passed on at once.
+    #[must_use]
+    pub fn pause(&self, replica: &NodeName, entries: u64, now: Instant) -> Duration {
+        if entries >= WORTHWHILE_ENTRIES {
+            return Duration::ZERO;
+        }
+        let last = self.replicas.get(replica).and_then(|replica| replica.last_given);
+        last.map_or(Duration::ZERO, |last| PACE.saturating_sub(now.saturating_duration_since(last)))
     }
 
     /// The replicas and what is known of each.
@@ -169,7 +201,7 @@ impl Leader {
     }
 
     /// What is to be written with the next commit.
-    pub fn upkeep(&mut self, stats: &Stats, bounds: Bounds, end: Seq, now: Instant) -> Upkeep {
+    pub fn upkeep(&mut self, log: &LogExtent, bounds: Bounds, end: Seq, now: Instant) -> Upkeep {
         let mut cursors = Vec::new();
         for (name, replica) in &mut self.replicas {
             if std::mem::take(&mut replica.dirty) {
@@ -177,11 +209,11 @@ impl Leader {
             }
         }
         self.drop_lapsed_pins(now);
-        if !self.keep_queue_within(stats, bounds, end) {
-            self.take_back(stats, now);
+        if !self.keep_queue_within(log, bounds, end) {
+            self.take_back(log, now);
         }
-        let up_to = self.least_needed(stats.log_start, end);
-        let trim = (stats.log_start < up_to && stats.log_bytes > bounds.retain_bytes).then_some(Trim {
+        let up_to = self.least_needed(log.start, end);
+        let trim = (log.start < up_to && log.bytes > bounds.retain_bytes).then_some(Trim {
             up_to,
             keep_bytes: bounds.retain_bytes,
             entries_max: TRIM_ENTRIES_MAX,
@@ -191,25 +223,25 @@ impl Leader {
 
     /// Gives up on whoever holds the most, while the queue is beyond its bound; false when it is within. What is retained
     /// behind the cursors is no part of the queue.
-    fn keep_queue_within(&mut self, stats: &Stats, bounds: Bounds, end: Seq) -> bool {
-        let least = self.least_needed(stats.log_start, end);
+    fn keep_queue_within(&mut self, log: &LogExtent, bounds: Bounds, end: Seq) -> bool {
+        let least = self.least_needed(log.start, end);
         let entries = end.since(least);
-        let is_all_queue = least <= stats.log_start;
-        let has_too_many_bytes = is_all_queue && stats.log_bytes > bounds.queue_bytes_max.max(bounds.retain_bytes);
+        let is_all_queue = least <= log.start;
+        let has_too_many_bytes = is_all_queue && log.bytes > bounds.queue_bytes_max.max(bounds.retain_bytes);
         if !has_too_many_bytes && entries <= bounds.queue_entries_max {
             return false;
         }
         self.pins.retain(|replica, pin| {
             let stays = pin.seq > least;
             if !stays {
-                tracing::warn!(%replica, entries, log_bytes = stats.log_bytes, "ended a snapshot: writes came so fast \
+                tracing::warn!(%replica, entries, log_bytes = log.bytes, "ended a snapshot: writes came so fast \
                     meanwhile that the replication queue is at its bound; the replica begins again");
             }
             stays
         });
         for (name, replica) in &mut self.replicas {
-            if replica.pins_log(stats.log_start) && replica.acknowledged() <= least {
-                tracing::warn!(replica = %name, lag_entries = entries, log_bytes = stats.log_bytes, "gave up on a replica: the \
+            if replica.pins_log(log.start) && replica.acknowledged() <= least {
+                tracing::warn!(replica = %name, lag_entries = entries, log_bytes = log.bytes, "gave up on a replica: the \
                     replication queue is at its bound, and nothing more is kept for it; when it is back it takes a \
                     snapshot by itself (replication.queue_bytes_max, replication.queue_entries_max)");
                 replica.given_up = true;
@@ -220,9 +252,9 @@ impl Leader {
 
     /// The log is kept again for those that were given up on, are back, and are within reach of it. One that is away and
     /// out of reach was given up on before this process began.
-    fn take_back(&mut self, stats: &Stats, now: Instant) {
+    fn take_back(&mut self, log: &LogExtent, now: Instant) {
         for replica in self.replicas.values_mut() {
-            match (replica.is_away(now), replica.needs_snapshot(stats.log_start)) {
+            match (replica.is_away(now), replica.needs_snapshot(log.start)) {
                 (false, false) => replica.given_up = false,
                 (true, true) => replica.given_up = true,
                 (true, false) | (false, true) => {}

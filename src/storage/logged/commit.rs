@@ -80,8 +80,12 @@ impl Inner {
         let active_bytes = {
             let mut state = self.state.write();
             let layers = self.layers.load();
-            let fresh = batch.append.iter().filter(|entry| after < entry.entry.seq && entry.entry.seq <= to);
-            earlier.iter().chain(fresh).for_each(|entry| layers.active.apply(entry));
+            earlier.iter().for_each(|LogEntry { entry, .. }| layers.active.apply(entry, None));
+            for (at, LogEntry { entry, .. }) in batch.append.iter().enumerate() {
+                if after < entry.seq && entry.seq <= to {
+                    layers.active.apply(entry, batch.existed.get(at).copied());
+                }
+            }
             state.roll(batch, Position { log_start, log_bytes, ..plan.position });
             layers.active.bytes()
         };

@@ -46,7 +46,7 @@ use self::layers::Layers;
 use super::layout::{self, LogRow};
 use super::log::{self, Log};
 use super::redb::RedbEngine;
-use super::{Batch, Chunk, Engine, Entries, Error, State, Stats};
+use super::{Batch, Chunk, Engine, Entries, Error, LogExtent, State, Stats};
 use crate::random::Random;
 use crate::types::{Cursor, Key, NodeName, Record, Seq, ShardIndex, Space};
 
@@ -258,10 +258,10 @@ impl Engine for Logged {
         self.inner.read(|| self.inner.chunk(space, after, bytes_max))
     }
 
-    fn log_extent(&self) -> Result<(Seq, u64), Error> {
+    fn log_extent(&self) -> Result<LogExtent, Error> {
         self.inner.check()?;
         let state = self.inner.state.read();
-        Ok((state.log_start, state.log_bytes))
+        Ok(LogExtent { start: state.log_start, bytes: state.log_bytes })
     }
 
     fn room(&self, wait: Duration) -> bool {
@@ -277,7 +277,7 @@ impl Engine for Logged {
         let inner = &self.inner;
         let keys = inner.read(|| inner.keys())?;
         let Stats { file_bytes, cache, .. } = inner.file.stats()?;
-        let (log_start, log_bytes) = self.log_extent()?;
+        let LogExtent { start: log_start, bytes: log_bytes } = self.log_extent()?;
         let in_log = inner.front.get().map_or(Ok(0), |front| inner.read(|| front.log.file_bytes()))?;
         let file_bytes = file_bytes + in_log;
         Ok(Stats { keys, file_bytes, log_bytes, log_start, cache })

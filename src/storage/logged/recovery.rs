@@ -186,7 +186,7 @@ impl Opened {
             self.state.history.extend(&entry.entry.epoch, entry.entry.incarnation, seq);
             self.extent.push(seq, bytes);
             if seq <= apply_to {
-                self.active.apply(entry);
+                self.active.apply(&entry.entry, None);
             }
         }
         self.state.applied = self.state.applied.max(apply_to);

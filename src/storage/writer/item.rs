@@ -36,6 +36,9 @@ pub enum Refusal {
     /// The queue is at its bound.
     #[error("the shard's write queue is full")]
     Overloaded,
+    /// What was written is waiting for the file, and there is no room for more of it.
+    #[error("the disk does not keep up: too many writes wait for the file")]
+    NoRoom,
     /// Less free space than it wants to see: `storage.min_free_bytes`, more for a large value, less for a delete.
     #[error("{free} bytes are free on the disk, and it takes {needed} (storage.min_free_bytes)")]
     DiskFull {

@@ -152,11 +152,12 @@ impl Queue {
     }
 }
 
-/// Starts the writer's thread. It ends when the handle is closed and the queue is empty; join it before the file is
+/// Starts the writer's thread; those who wait for answers run on the current runtime, if there is one. It ends when the handle is closed and the queue is empty; join it before the file is
 /// considered closed.
 pub fn spawn(mut writer: Writer) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let handle = Handle { queue: Arc::default(), published: writer.published() };
     let closing = CloseOnDrop(handle.clone());
+    writer.runtime = tokio::runtime::Handle::try_current().ok();
     let thread = std::thread::Builder::new().name(format!("writer-{}", writer.shard)).spawn(move || {
         let mut wait = IDLE;
         while let Some(items) = closing.0.queue.take(wait) {

@@ -37,12 +37,12 @@ fn leader() -> Leader {
     Leader::new([name("A/1"), name("A/2")], &[])
 }
 
-fn stats(log_start: u64, log_bytes: u64) -> Stats {
-    Stats { log_start: Seq(log_start), log_bytes, ..Stats::default() }
+fn extent(log_start: u64, log_bytes: u64) -> LogExtent {
+    LogExtent { start: Seq(log_start), bytes: log_bytes }
 }
 
 fn trimmed_to(leader: &mut Leader, end: u64, now: Instant) -> Option<u64> {
-    leader.upkeep(&stats(0, 500), BOUNDS, Seq(end), now).trim.map(|trim| trim.up_to.0)
+    leader.upkeep(&extent(0, 500), BOUNDS, Seq(end), now).trim.map(|trim| trim.up_to.0)
 }
 
 #[test]
@@ -50,9 +50,9 @@ fn poll_on_history_acknowledges_and_is_written_down_once() {
     let (mut leader, now) = (leader(), Clock::manual().now());
     assert_eq!(poll(&mut leader, "A/1", Some(cursor(7)), 9, now), Verdict::After(Seq(7)));
     assert_eq!((leader.acknowledged(Seq(7)), leader.acknowledged(Seq(8))), (1, 0));
-    let written = leader.upkeep(&stats(0, 0), BOUNDS, Seq(9), now).cursors;
+    let written = leader.upkeep(&extent(0, 0), BOUNDS, Seq(9), now).cursors;
     assert_eq!(written, vec![(name("A/1"), Some(cursor(7)))]);
-    assert_eq!(leader.upkeep(&stats(0, 0), BOUNDS, Seq(9), now).cursors, vec![]);
+    assert_eq!(leader.upkeep(&extent(0, 0), BOUNDS, Seq(9), now).cursors, vec![]);
 }
 
 #[test]
@@ -140,9 +140,9 @@ fn pins_beyond_the_bound_are_refused_and_a_new_one_replaces_the_same_replicas() 
 fn queue_bound_counts_what_is_not_acknowledged_and_not_what_is_retained() {
     let (mut leader, now) = (leader(), Clock::manual().now());
     poll(&mut leader, "A/1", Some(cursor(500)), 500, now);
-    leader.upkeep(&stats(0, 90), BOUNDS, Seq(500), now);
+    leader.upkeep(&extent(0, 90), BOUNDS, Seq(500), now);
     assert!(leader.replicas().all(|(_, replica)| !replica.given_up), "it has everything");
-    leader.upkeep(&stats(0, 90), BOUNDS, Seq(551), now);
+    leader.upkeep(&extent(0, 90), BOUNDS, Seq(551), now);
     let given_up: Vec<_> = leader.replicas().map(|(_, replica)| replica.given_up).collect();
     assert_eq!(given_up, [true, false], "51 entries behind, however few bytes they have");
 }
@@ -151,7 +151,7 @@ fn queue_bound_counts_what_is_not_acknowledged_and_not_what_is_retained() {
 fn trim_is_not_held_by_a_cursor_that_the_log_no_longer_reaches() {
     let remembered = [(name("A/1"), Some(cursor(5)))];
     let (mut leader, now) = (Leader::new([name("A/1")], &remembered), Clock::manual().now());
-    let trim = leader.upkeep(&stats(10, 500), BOUNDS, Seq(40), now).trim;
+    let trim = leader.upkeep(&extent(10, 500), BOUNDS, Seq(40), now).trim;
     assert_eq!(trim.map(|trim| trim.up_to), Some(Seq(40)));
 }
 
@@ -160,7 +160,7 @@ fn snapshot_that_holds_the_most_ends_at_the_bound() {
     let (mut leader, now) = (leader(), Clock::manual().now());
     poll(&mut leader, "A/2", Some(cursor(60)), 60, now);
     assert!(leader.pin(&name("A/1"), 1, Seq(5), now));
-    assert_eq!(leader.upkeep(&stats(5, 500), BOUNDS, Seq(60), now).trim.map(|trim| trim.up_to), Some(Seq(60)));
+    assert_eq!(leader.upkeep(&extent(5, 500), BOUNDS, Seq(60), now).trim.map(|trim| trim.up_to), Some(Seq(60)));
     assert!(!leader.touch_pin(&name("A/1"), 1, now));
 }
 
@@ -180,10 +180,22 @@ fn queue_at_its_bound_gives_up_on_the_furthest_behind_only() {
     let (mut leader, now) = (leader(), Clock::manual().now());
     poll(&mut leader, "A/1", Some(cursor(60)), 60, now);
     poll(&mut leader, "A/2", Some(cursor(1)), 60, now);
-    assert_eq!(leader.upkeep(&stats(1, 500), BOUNDS, Seq(60), now).trim.map(|trim| trim.up_to), Some(Seq(60)));
+    assert_eq!(leader.upkeep(&extent(1, 500), BOUNDS, Seq(60), now).trim.map(|trim| trim.up_to), Some(Seq(60)));
     let given_up: Vec<_> = leader.replicas().map(|(_, replica)| replica.given_up).collect();
     assert_eq!(given_up, [false, true]);
     poll(&mut leader, "A/2", Some(cursor(50)), 60, now);
-    leader.upkeep(&stats(40, 100), BOUNDS, Seq(60), now);
+    leader.upkeep(&extent(40, 100), BOUNDS, Seq(60), now);
     assert!(leader.replicas().all(|(_, replica)| !replica.given_up), "it is back, and within reach");
+}
+
+#[test]
+fn pause_keeps_small_batches_apart_and_lets_single_writes_and_full_batches_through() {
+    let (mut leader, clock, replica) = (leader(), Clock::manual(), name("A/1"));
+    assert_eq!(leader.pause(&replica, 1, clock.now()), Duration::ZERO, "its first");
+    leader.gave(&replica, clock.now());
+    assert_eq!(leader.pause(&replica, 1, clock.now()), PACE);
+    assert_eq!(leader.pause(&replica, WORTHWHILE_ENTRIES, clock.now()), Duration::ZERO);
+    assert_eq!(leader.pause(&name("A/2"), 1, clock.now()), Duration::ZERO, "another's");
+    clock.advance(PACE);
+    assert_eq!(leader.pause(&replica, 1, clock.now()), Duration::ZERO, "a while ago");
 }

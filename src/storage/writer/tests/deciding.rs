@@ -133,6 +133,21 @@ fn disk_without_its_last_reserve_refuses_deletes_too_rather_than_fail_in_the_com
 }
 
 #[test]
+fn engine_without_room_refuses_writes_and_entries_until_it_has_caught_up() {
+    let mut bench = Bench::leading();
+    bench.engine.set_room(false);
+    assert_eq!(bench.run([put("k", "v"), delete("k")]), [Err(Refusal::NoRoom), Err(Refusal::NoRoom)]);
+    bench.engine.set_room(true);
+    assert_eq!(bench.run([put("k", "v")]), [Ok(written(1, false))]);
+
+    let mut replica = Bench::following();
+    replica.engine.set_room(false);
+    assert_eq!(replica.run_append(vec![entry(1, put("k", "v"))]), Err(Refusal::NoRoom));
+    replica.engine.set_room(true);
+    assert_eq!(replica.run_append(vec![entry(1, put("k", "v"))]), Ok(Seq(1)));
+}
+
+#[test]
 fn disk_below_its_reserve_refuses_the_leaders_entries_whole() {
     let mut bench = Bench::following();
     bench.engine.set_free_bytes(Some(0));
