@@ -307,8 +307,7 @@ mod tests {
         assert_eq!(walked(&overlay, Some("a"), Some("c")), [("b".into(), true), ("c".into(), true)]);
         assert_eq!(walked(&overlay, Some("c"), None), [("d".into(), false)]);
         assert_eq!(walked(&overlay, Some("d"), Some("d")), []);
-        let all =
-            overlay.with_sorted(|states| states.iter().map(|(key, _)| key.as_bytes().to_vec()).collect::<Vec<_>>());
+        let all = overlay.with_sorted(|states| states.iter().map(|(key, _)| key.to_vec()).collect::<Vec<_>>());
         assert_eq!(all, [b"a", b"b", b"c", b"d"]);
     }
 
