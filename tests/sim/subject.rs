@@ -103,6 +103,9 @@ impl Subject for InFront {
         model: &mut Model,
         has_written: bool,
     ) -> Result<(), Failed> {
+        if dice.random_bool(0.3) {
+            engine.prepare_log().map_err(|error| Failed { error, in_flight: None })?;
+        }
         if !dice.random_bool(0.3) {
             return Ok(());
         }
