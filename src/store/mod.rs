@@ -130,19 +130,14 @@ impl Store {
         }
     }
 
-    /// Forwards a write in a task of its own: a client that leaves takes nothing with it, be the connection to the owner
-    /// open or not yet.
+    /// Forwards a write: a client that leaves takes nothing with it, be the connection to the owner open or not yet.
     async fn carry(self: &Arc<Self>, node: Node, shard: ShardIndex, call: Call) -> Result<Answer, Error> {
         let store = Arc::clone(self);
-        let carried = self.tasks.carry(async move {
+        let forwarding = async move {
             let shard = store.map.topology().shard(shard).unwrap_or_else(|| unreachable!("it was there before"));
             store.forward(&node, shard, &call).await
-        });
-        carried.await.unwrap_or_else(|| {
-            Err(Error::new(Code::Internal, "the write panicked")
-                .applied(Applied::Unknown)
-                .hint("this is a bug in the store: please report it with the node's log"))
-        })
+        };
+        self.tasks.carry(forwarding).await
     }
 
     /// Asks one node after another until one serves. For reads.
