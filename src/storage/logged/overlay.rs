@@ -169,6 +169,7 @@ impl Overlay {
         }
     }
 
+    #[expect(clippy::mutable_key_type, reason = "what changes in a state is no part of its key")]
     fn insert(&self, shard: &mut Shard, state: State) {
         let added = state.bytes.len();
         match shard.take(state.key()) {
