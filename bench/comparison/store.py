@@ -1,8 +1,8 @@
-"""Nodes of Ostraca: one alone, a leader with a replica, or the shipped cluster's shape; and what they say of themselves."""
+"""Nodes of Ostraca: one alone, a leader with a replica, the shipped cluster; and what they say of themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,10 @@ def shard_of(key: str, shards: int) -> int:
     for byte in key.encode():
         value = ((value ^ byte) * FNV_PRIME) & WORD
     return value % shards
+
+
+def _put(address: Address, key: str, value: bytes) -> bytes:
+    return wire.request("PUT", address, f"/v1/kv/{key}", value)
 
 
 @dataclass
@@ -47,8 +51,9 @@ class Node:
 class Cluster:
     """Nodes of one sharding.toml, all of them on this machine."""
 
-    def __init__(self, fleet: Fleet, program: str, name: str, hosts: Callable[[int, int], str], shards: int,
-                 replicas: int) -> None:
+    def __init__(
+        self, fleet: Fleet, program: str, name: str, hosts: Callable[[int, int], str], shards: int, replicas: int
+    ) -> None:
         self.fleet, self.name, self.shards = fleet, name, shards
         places = [(shard, copy) for shard in range(shards) for copy in range(1 + replicas)]
         port = free_port([hosts(*place) for place in places])
@@ -57,25 +62,35 @@ class Cluster:
         self.nodes = []
         for shard, copy in places:
             address = Address(hosts(shard, copy), port)
-            argv = [program, "serve", "--config-file", str(config), "--http-addr", str(address), "--db-location",
-                    str(room / f"{SHARDS[shard]}-{copy}.redb")]
+            argv = [
+                program,
+                "serve",
+                "--config-file",
+                str(config),
+                "--http-addr",
+                str(address),
+                "--db-location",
+                str(room / f"{SHARDS[shard]}-{copy}.redb"),
+            ]
             self.nodes.append(Node(shard, copy, address, argv, room))
         config.write_text("".join(self._table(shard) for shard in range(shards)))
         for node in self.nodes:
             self._launch(node)
         for node in self.nodes:
-            self._wait(node)
+            self.wait_ready(node)
         self._check_placement()
 
     def _table(self, shard: int) -> str:
         first, *others = (f'"{node.address}"' for node in self.nodes if node.shard == shard)
-        return f'[[shards]]\nname = "{SHARDS[shard]}"\nidx = {shard}\naddress = {first}\nreplicas = [{", ".join(others)}]\n\n'
+        replicas = ", ".join(others)
+        return f'[[shards]]\nname = "{SHARDS[shard]}"\nidx = {shard}\naddress = {first}\nreplicas = [{replicas}]\n\n'
 
     def _launch(self, node: Node) -> None:
         name = f"{self.name}-{SHARDS[node.shard]}-{node.copy}"
         node.process = self.fleet.start(name, node.argv, node.room, lambda: True)
 
-    def _wait(self, node: Node) -> None:
+    def wait_ready(self, node: Node) -> None:
+        """Until it can do its part."""
         assert node.process
         node.process.wait_ready(node.is_ready)
 
@@ -99,9 +114,23 @@ class Cluster:
         """The cluster as it is asked through its first node; whatever any node uses is counted."""
         address = self.nodes[0].address
         return Target(
-            self.name, address, self.processes,
+            self.name,
+            address,
+            self.processes,
             get=lambda key: wire.request("GET", address, f"/v1/kv/{key}"),
-            put=lambda key, value: wire.request("PUT", address, f"/v1/kv/{key}", value))
+            put=lambda key, value: _put(address, key, value),
+            prefill=self._fill,
+        )
+
+    def _fill(self, pairs: Iterator[tuple[str, bytes]]) -> int:
+        """Writes keys at the leaders of their shards: nothing has to be forwarded."""
+        if self.shards == 1:
+            return wire.fill(self.nodes[0].address, (_put(self.nodes[0].address, *pair) for pair in pairs))
+        parts: list[list[bytes]] = [[] for _ in range(self.shards)]
+        for key, value in pairs:
+            shard = shard_of(key, self.shards)
+            parts[shard].append(_put(self.leader(shard).address, key, value))
+        return sum(wire.fill(self.leader(shard).address, iter(part)) for shard, part in enumerate(parts))
 
     def stop_node(self, node: Node) -> None:
         """Stops one node; its files stay."""
@@ -131,5 +160,5 @@ def start_pair(fleet: Fleet, program: str, net: str, name: str = "pair") -> Clus
 
 def start_four(fleet: Fleet, program: str, net: str, name: str = "ostraca", hosts: int = 20) -> Cluster:
     """Four shards with a replica each: eight nodes, as in the shipped sharding.toml."""
-    place = lambda shard, copy: f"{net}.{hosts + 10 * copy + shard}"  # noqa: E731
+    place = lambda shard, copy: f"{net}.{hosts + 10 * copy + shard}"
     return Cluster(fleet, program, name, place, shards=4, replicas=1)

@@ -36,6 +36,8 @@ struct Write {
 struct KeyState {
     /// When the latest of the acknowledged writes began; 0 when there is none. Only ever grows.
     newest: Tick,
+    /// A write to it began, whatever became of it.
+    touched: bool,
     /// Writes that are not dead, oldest first. Small: those that overlapped with the last one, and unknown ones.
     alive: Vec<Write>,
 }
@@ -114,7 +116,9 @@ impl Ledger {
     /// A write begins; its number goes into its value.
     pub(crate) fn begin_write(&mut self, key: usize) -> Tick {
         let began = self.tick();
-        self.key(key).alive.push(Write { began, ended: NEVER });
+        let state = self.key(key);
+        state.touched = true;
+        state.alive.push(Write { began, ended: NEVER });
         began
     }
 
@@ -170,8 +174,7 @@ impl Ledger {
 
     /// The keys that were written to, with any outcome.
     pub(crate) fn touched(&self) -> Vec<u64> {
-        let touched = |state: &KeyState| state.newest > 0 || !state.alive.is_empty();
-        (0..).zip(&self.keys).filter(|(_, state)| touched(state)).map(|(number, _)| number).collect()
+        (0..).zip(&self.keys).filter(|(_, state)| state.touched).map(|(number, _)| number).collect()
     }
 
     /// Writes whose outcome is unknown and that may still be found.
@@ -271,6 +274,7 @@ mod tests {
         let refused = ledger.begin_write(0);
         ledger.refused(0, refused);
         assert_eq!(ledger.check_last(0, Found::Ours(refused)), Err(Violation::Phantom));
+        assert_eq!(ledger.touched(), [0], "it is looked at all the same");
     }
 
     #[test]

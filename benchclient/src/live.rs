@@ -24,10 +24,20 @@ impl Live {
         Live { label: label.into(), total, done: 0, terminal: std::io::stderr().is_terminal() }
     }
 
-    /// Shows one second.
+    /// Shows one second; behind the end only if it tells something: a failure, or an answer that took a second.
     pub(crate) fn show(&mut self, second: &Second, window: Window) {
+        let tells = |op: &Op| second.op(*op).failed > 0 || second.op(*op).response.quantile(1.0) >= SECOND;
+        if window.start + second.number * SECOND >= window.until && !Op::ALL.iter().any(tells) {
+            return;
+        }
         let line = self.line(second, window);
-        say(&if self.terminal { format!("\r\x1b[K{line}") } else { format!("{line}\n") });
+        if self.terminal {
+            // A line that is wrapped could not be rewritten.
+            let line: String = line.chars().take(columns().saturating_sub(1)).collect();
+            say(&format!("\r\x1b[K{line}"));
+        } else {
+            say(&format!("{line}\n"));
+        }
     }
 
     /// `run    12 s   68,412/s  get p50 0.412 p99 1.203 max 5.110 ms  7 failed`
@@ -35,8 +45,12 @@ impl Live {
         let ok: u64 = Op::ALL.iter().map(|op| second.op(*op).response.count()).sum();
         let failed: u64 = Op::ALL.iter().map(|op| second.op(*op).failed).sum();
         self.done += ok + failed;
-        let warming = window.start + second.number * SECOND < window.from;
-        let label = if warming { "warm-up" } else { &self.label };
+        let from = window.start + second.number * SECOND;
+        let label = match from {
+            from if from < window.from => "warm-up",
+            from if from >= window.until => "late",
+            _ => &self.label,
+        };
         let mut line = format!("{label:<8} {:>4} s {:>10}/s", second.number + 1, grouped(ok));
         for op in Op::ALL {
             if let Some(seen) = latency(&second.op(op).response) {
@@ -52,6 +66,17 @@ impl Live {
         }
         line
     }
+}
+
+/// How wide the terminal is.
+fn columns() -> usize {
+    #[cfg(unix)]
+    if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stderr())
+        && size.ws_col > 0
+    {
+        return usize::from(size.ws_col);
+    }
+    80
 }
 
 impl Drop for Live {
@@ -89,8 +114,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "warm-up     1 s          1/s  set p50 0.290 p99 0.290 max 0.290 ms  1/1,000",
-                "preload     2 s          1/s  set p50 0.290 p99 0.290 max 0.290 ms  1 failed  3/1,000",
+                "warm-up     1 s          1/s  set p50 0.291 p99 0.291 max 0.291 ms  1/1,000",
+                "preload     2 s          1/s  set p50 0.291 p99 0.291 max 0.291 ms  1 failed  3/1,000",
             ]
         );
     }

@@ -13,6 +13,7 @@ mod chooser;
 mod classic;
 mod clock;
 mod cluster;
+mod compare;
 mod desk;
 mod failure;
 mod follow;
@@ -26,6 +27,7 @@ mod load;
 mod measure;
 mod pacer;
 mod plan;
+mod plot;
 mod recorder;
 mod request;
 mod result;
@@ -34,6 +36,7 @@ mod schedule;
 mod session;
 mod signals;
 mod sizes;
+mod stats;
 mod tables;
 mod tally;
 mod text;
@@ -46,11 +49,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::Args;
+use crate::args::{Args, Command};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Command::Compare(compare)) = &args.command {
+        return compare::run(compare);
+    }
     limits::raise_open_files();
     if args.load.workload.is_some() { run::run(args.load).await } else { classic::run(args.load).await }
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::request::Op;
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// The format of this file.
 pub(crate) const FORMAT: u32 = 1;
@@ -214,11 +215,6 @@ pub(crate) struct Verify {
 }
 
 impl Round {
-    /// One operation, if the workload has it.
-    pub(crate) fn op(&self, op: Op) -> Option<&OpResult> {
-        self.ops.get(op.name())
-    }
-
     /// Successes a second of all operations.
     pub(crate) fn per_second(&self) -> f64 {
         self.ops.values().map(|op| op.per_second).sum()
@@ -233,4 +229,11 @@ impl Round {
     pub(crate) fn ok(&self) -> u64 {
         self.ops.values().map(|op| op.ok).sum()
     }
+}
+
+/// The round whose throughput is the median, and its place.
+pub(crate) fn middle(rounds: &[Round]) -> Option<(usize, &Round)> {
+    let mut order: Vec<(usize, &Round)> = rounds.iter().enumerate().collect();
+    order.sort_by(|a, b| a.1.per_second().total_cmp(&b.1.per_second()));
+    order.get(rounds.len().saturating_sub(1) / 2).copied()
 }

@@ -18,8 +18,9 @@ use crate::ledger::Ledger;
 use crate::load::Outcome;
 use crate::measure;
 use crate::plan::{Check, Extent, Keep, Pace, Source, locked};
+use crate::plot;
 use crate::request::Op;
-use crate::result::{Document, FORMAT, Preload, Round, Server, Settings, Verify};
+use crate::result::{Document, FORMAT, Preload, Round, Server, Settings, Verify, middle};
 use crate::session::{EXIT_ERRORS, EXIT_UNAVAILABLE, EXIT_WRONG, Session, Task, fail};
 use crate::tables;
 use crate::tally::as_f64;
@@ -30,6 +31,8 @@ use crate::warn::warnings;
 const BULK_CONNECTIONS: usize = 64;
 /// How often what failed in them is tried again, a second apart.
 const BULK_PASSES: usize = 30;
+/// How long all nodes together may take to tell their processor time; a node that hangs must not hold up a report.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many wrong keys are named.
 const EXAMPLES_MAX: usize = 10;
 
@@ -192,9 +195,12 @@ impl Run {
             keep: Keep::Nothing,
         };
         let warm_up = if args.requests.is_some() { Duration::ZERO } else { args.warmup };
+        let interrupt = self.session.signals.interrupt();
         let cpu_before = async {
-            tokio::time::sleep(warm_up).await;
-            self.server_cpu().await
+            tokio::select! {
+                () = tokio::time::sleep(warm_up) => self.server_cpu().await,
+                () = interrupt.cancelled() => None,
+            }
         };
         let load = self.session.carry_out(Arc::new(self.session.plan(task, false)));
         let (outcome, before) = tokio::join!(load, cpu_before);
@@ -209,22 +215,23 @@ impl Run {
             cluster.iter().flat_map(|cluster| &cluster.shards).map(|shard| shard.name.to_string()).collect();
         let mut round = measure::round(&outcome, &ops, &shards, self.session.interrupted());
         let counted = as_f64(round.ok() + round.failed());
-        round.server_cpu_us =
-            before.zip(after).filter(|_| counted > 0.0).map(|(before, after)| (after - before) * 1e6 / counted);
+        let used = before.zip(after).and_then(|(before, after)| measure::used(&before, &after));
+        round.server_cpu_us = used.filter(|_| counted > 0.0).map(|seconds| seconds * 1e6 / counted);
         round.warnings = warnings(&self.document.settings, &round);
         round
     }
 
-    /// Processor seconds of all nodes so far.
-    async fn server_cpu(&self) -> Option<f64> {
+    /// Processor seconds of each node so far.
+    async fn server_cpu(&self) -> Option<Vec<f64>> {
         let nodes: Vec<String> = self.session.cluster()?.nodes.iter().map(|node| node.address.clone()).collect();
-        ask::cpu_of(&nodes).await
+        tokio::time::timeout(METRICS_TIMEOUT, ask::cpu_of(&nodes)).await.ok().flatten()
     }
 
     /// Reads back every key that was written to.
     async fn verify(&mut self) {
         let Some(ledger) = &self.ledger else { return };
-        let (touched, unknown) = (locked(ledger).touched(), locked(ledger).unknown());
+        let touched = locked(ledger).touched();
+        let unknown = locked(ledger).unknown();
         let keys = u64::try_from(touched.len()).unwrap_or(0);
         let mut result = Verify {
             keys,
@@ -303,6 +310,11 @@ impl Run {
             let text = serde_json::to_string_pretty(&self.document).map_err(|error| error.to_string())?;
             write(file, &format!("{text}\n"))?;
         }
+        if let Some(file) = &self.session.args.plot
+            && !self.document.rounds.is_empty()
+        {
+            write(file, &plot::svg(&self.document)?)?;
+        }
         Ok(())
     }
 }
@@ -314,13 +326,6 @@ fn write(file: &Path, text: &str) -> Result<(), String> {
 fn listed(op: Op, keys: Vec<u64>) -> (Source, u64) {
     let count = u64::try_from(keys.len()).unwrap_or(0);
     (Source::Listed(op, Arc::new(keys)), count)
-}
-
-/// The round whose throughput is the median.
-fn middle(rounds: &[Round]) -> Option<(usize, &Round)> {
-    let mut order: Vec<(usize, &Round)> = rounds.iter().enumerate().collect();
-    order.sort_by(|a, b| a.1.per_second().total_cmp(&b.1.per_second()));
-    order.get(rounds.len().saturating_sub(1) / 2).copied()
 }
 
 async fn server(session: &Session) -> Server {

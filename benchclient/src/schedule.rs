@@ -8,7 +8,7 @@ use crate::clock::Nanos;
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
-/// When requests are meant to start; of several threads each has every so-manieth.
+/// When requests are meant to start; of several threads each has every nth.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schedule {
     start: Nanos,
@@ -50,6 +50,11 @@ impl Schedule {
     /// When the next request is meant to start.
     pub(crate) fn upcoming(&self) -> Nanos {
         self.time_of(self.next)
+    }
+
+    /// When the request is meant to start that comes behind the next so many.
+    pub(crate) fn time_behind(&self, requests: u64) -> Nanos {
+        self.time_of(self.next.saturating_add(requests))
     }
 
     /// How many requests that were meant to start before `time` have not been taken.

@@ -156,6 +156,9 @@ async fn find(args: &LoadArgs) -> Result<(Place, Map), String> {
     if let Err(failure) = ask::hello(target.address, &args.addr).await {
         return Err(nobody_there(&base, &failure));
     }
+    if args.workload.is_none() {
+        return Ok((target, Map::fixed(None)));
+    }
     let direct = args.route == crate::args::RouteArg::Direct;
     match ask::cluster(target.address, &target.host).await {
         Ok(cluster) if direct && !cluster.places_keys() => Err(format!(

@@ -1,143 +1,15 @@
-//! The program as a user runs it, against a small HTTP server that behaves well or badly on purpose.
+//! The program as a user runs it without `--workload`, against a small HTTP server that behaves well or badly on purpose.
 
 #![expect(clippy::unwrap_used, reason = "a test's set-up that fails should fail the test")]
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-/// What the server does with a request for a key; chosen per test.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Mood {
-    /// Stores and returns.
-    Good,
-    /// Refuses every third write with `503 overloaded` (problem+json) and keeps the connection.
-    RefusesSomeWrites,
-    /// Acknowledges, and changes a byte when it is read.
-    Corrupts,
-    /// Acknowledges, and returns a value that is too short.
-    Shortens,
-    /// Acknowledges, and returns a value with a byte too many.
-    Lengthens,
-    /// Acknowledges, and forgets.
-    Forgets,
-    /// Closes the connection instead of answering a read.
-    HangsUp,
-    /// Never answers a read.
-    Silent,
-    /// Says `500` with a page that is no problem+json, to writes.
-    Broken,
-    /// Answers, but is no node.
-    Stranger,
-}
+mod stub;
 
-#[derive(Debug)]
-struct Server {
-    address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-}
-
-impl Server {
-    fn start(mood: Mood) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let (values, counted) = (Arc::new(Mutex::new(HashMap::new())), Arc::clone(&connections));
-        let writes = Arc::new(AtomicUsize::new(0));
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                counted.fetch_add(1, Ordering::SeqCst);
-                let (values, writes) = (Arc::clone(&values), Arc::clone(&writes));
-                // A client that goes away ends its thread; there is nothing to report.
-                thread::spawn(move || drop(serve(&stream, mood, &values, &writes)));
-            }
-        });
-        Server { address, connections }
-    }
-
-    fn bench(&self, arguments: &[&str]) -> Output {
-        bench_at(&self.address.to_string(), arguments)
-    }
-}
-
-fn serve(
-    stream: &TcpStream,
-    mood: Mood,
-    values: &Mutex<HashMap<String, Vec<u8>>>,
-    writes: &AtomicUsize,
-) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    loop {
-        let mut first = String::new();
-        if reader.read_line(&mut first)? == 0 {
-            return Ok(());
-        }
-        let mut length = 0;
-        loop {
-            let mut header = String::new();
-            reader.read_line(&mut header)?;
-            if header.trim().is_empty() {
-                break;
-            }
-            if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        let (method, path) = first.split_once(' ').unwrap();
-        let path = path.split(' ').next().unwrap().to_owned();
-        let (status, body) = match (method, path.as_str()) {
-            (_, "/livez") if mood == Mood::Stranger => (404, b"what?".to_vec()),
-            (_, "/livez") => (200, b"ok\n".to_vec()),
-            ("PUT", _) => {
-                let turn = writes.fetch_add(1, Ordering::SeqCst);
-                match mood {
-                    Mood::RefusesSomeWrites if turn.is_multiple_of(3) => {
-                        let problem = r#"{"code":"overloaded","detail":"Too much at once.","hint":"Wait a second."}"#;
-                        (503, problem.as_bytes().to_vec())
-                    }
-                    Mood::Broken => (500, b"<html>oh</html>".to_vec()),
-                    _ => {
-                        values.lock().unwrap().insert(path, body);
-                        (201, Vec::new())
-                    }
-                }
-            }
-            ("GET", _) => {
-                let mut value = values.lock().unwrap().get(&path).cloned();
-                match (mood, &mut value) {
-                    (Mood::Corrupts, Some(value)) => *value.last_mut().unwrap() ^= 1,
-                    (Mood::Shortens, Some(value)) => drop(value.pop()),
-                    (Mood::Lengthens, Some(value)) => value.push(0),
-                    (Mood::Forgets, _) => value = None,
-                    (Mood::HangsUp, _) => return Ok(()),
-                    (Mood::Silent, _) => thread::sleep(Duration::from_secs(600)),
-                    _ => {}
-                }
-                value.map_or((404, br#"{"code":"key-not-found"}"#.to_vec()), |value| (200, value))
-            }
-            _ => (405, Vec::new()),
-        };
-        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n", body.len());
-        (&*stream).write_all(&[head.as_bytes(), &body].concat())?;
-    }
-}
-
-fn command(address: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_benchclient"));
-    command.args(["--addr", address]).args(arguments).env_remove("KV_URL").stdin(Stdio::null());
-    command
-}
-
-fn bench_at(address: &str, arguments: &[&str]) -> Output {
-    command(address, arguments).output().unwrap()
-}
+use stub::{Mood, Server, bench_at, command, stderr, stdout};
 
 /// `ok` and `failed` of the line for all workers of this phase.
 fn totals(output: &Output, phase: &str) -> (u64, u64) {
@@ -147,14 +19,6 @@ fn totals(output: &Output, phase: &str) -> (u64, u64) {
     let (_, figures) = line.split_once(" all ").unwrap();
     let mut figures = figures.split_whitespace().map(|figure| figure.replace(',', "").parse().unwrap());
     (figures.next().unwrap(), figures.next().unwrap())
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Few requests, for a worker pauses after each failure.
@@ -177,7 +41,7 @@ fn run_against_a_good_server_counts_everything_and_exits_0() {
 fn run_keeps_its_connections_alive() {
     let server = Server::start(Mood::Good);
     server.bench(&["--iterations", "100", "--read-iterations", "100"]);
-    // The hello, the worker and the second writer; the pool may open one that it then does not need.
+    // The hello, the worker that writes, the one that reads, and the second writer.
     let connections = server.connections.load(Ordering::SeqCst);
     assert!(connections <= 4, "{connections} connections for 200 requests and more");
 }

@@ -68,7 +68,7 @@ async fn write(
         .map_err(|_| outcome_unknown())?
         .map_err(|refusal| refused(pair, refusal))?;
     let seq = written.version.map_or_else(|| pair.writer.published().end(), |version| version.seq());
-    let acks = acks(pair, pair.with_leader(|leader| leader.acknowledged(seq)));
+    let acks = acks(pair, pair.copies_with(seq));
     let outcome = match written.version {
         Some(version) if is_put => Outcome::Stored { version, created: !written.existed, acks },
         version => Outcome::Deleted { version, acks },

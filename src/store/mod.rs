@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - A request takes one hop at most.
-//! - A write runs in a task of its own: a client that leaves takes nothing with it.
+//! - A write goes on by itself: a client that leaves takes nothing with it.
 
 pub mod assembly;
 pub mod call;
@@ -100,32 +100,36 @@ impl Store {
         Store { me, map, pool, local, contacts, settings, clock, metrics, tasks, copies, places, started, started_at }
     }
 
-    /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself.
+    /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself once this was
+    /// polled.
     pub async fn execute(self: &Arc<Self>, call: Call) -> Result<Answer, Error> {
-        if !call.operation.is_write() {
-            return self.carry_out(&call).await;
-        }
-        let store = Arc::clone(self);
-        let carried = self.tasks.carry(async move { store.carry_out(&call).await }).await;
-        carried.unwrap_or_else(|| {
-            Err(Error::new(Code::Internal, "the write panicked")
-                .applied(Applied::Unknown)
-                .hint("this is a bug in the store: please report it with the node's log"))
-        })
-    }
-
-    async fn carry_out(&self, call: &Call) -> Result<Answer, Error> {
         let shard = self.shard_of(call.operation.key());
         let at = self.situation(shard);
         match route(call.operation.is_write(), call.consistency, call.reach, at) {
             Route::Local => match self.copies.get(&shard.index) {
-                Some(pair) => local::execute(pair, &self.place_of(&pair.me), &self.clock, call).await,
+                Some(pair) => local::execute(pair, &self.place_of(&pair.me), &self.clock, &call).await,
                 None => Err(self.wrong_shard(shard)),
             },
             Route::WrongShard => Err(self.wrong_shard(shard)),
-            Route::Forward(node) => self.forward(node, shard, call).await,
-            Route::ForwardToAny(nodes) => self.forward_to_any(&nodes, shard, call).await,
+            Route::Forward(node) if call.operation.is_write() => self.carry(node.clone(), shard.index, call).await,
+            Route::Forward(node) => self.forward(node, shard, &call).await,
+            Route::ForwardToAny(nodes) => self.forward_to_any(&nodes, shard, &call).await,
         }
+    }
+
+    /// Forwards a write in a task of its own: a client that leaves takes nothing with it, be the connection to the owner
+    /// open or not yet.
+    async fn carry(self: &Arc<Self>, node: Node, shard: ShardIndex, call: Call) -> Result<Answer, Error> {
+        let store = Arc::clone(self);
+        let carried = self.tasks.carry(async move {
+            let shard = store.map.topology().shard(shard).unwrap_or_else(|| unreachable!("it was there before"));
+            store.forward(&node, shard, &call).await
+        });
+        carried.await.unwrap_or_else(|| {
+            Err(Error::new(Code::Internal, "the write panicked")
+                .applied(Applied::Unknown)
+                .hint("this is a bug in the store: please report it with the node's log"))
+        })
     }
 
     /// Asks one node after another until one serves. For reads.

@@ -19,12 +19,11 @@ use crate::replication::pair::wire::{Inspect, NextChunk, NextLog, Poll, PollAnsw
 use crate::types::{Key, Malformed};
 
 impl Service for Store {
-    /// Small reads are answered on the spot: a point read costs less than a task.
-    fn meet(&self, request: Request) -> Met {
-        let is_prompt = request.envelope.kind == Kind::Forward.number()
-            && request.envelope.class != Class::Bulk
-            && Forwarded::is_read(&request.body);
-        if !is_prompt {
+    /// Small operations take no task: a point read costs less than one, and a write is in the writer's queue once it was
+    /// polled.
+    fn meet(self: &Arc<Self>, request: Request) -> Met {
+        let is_forward = request.envelope.kind == Kind::Forward.number();
+        if !is_forward || request.envelope.class == Class::Bulk {
             return Met::Waits(request);
         }
         let Request { envelope, body } = request;
@@ -34,7 +33,15 @@ impl Service for Store {
             Ok(Forwarded { operation: Operation::Get { key }, consistency }) => {
                 Reply::served(self.serve_read(&envelope, &key, consistency, began).encode())
             }
-            Ok(_) | Err(_) => Reply::unsupported(),
+            Ok(forwarded) => {
+                let store = Arc::clone(self);
+                return Met::Begun(Box::pin(async move {
+                    let reply = store.serve_forward(&envelope, forwarded, began).await;
+                    store.count_peer(Kind::Forward.index(), began);
+                    Reply::served(reply.encode())
+                }));
+            }
+            Err(_) => Reply::unsupported(),
         };
         self.count_peer(Kind::Forward.index(), began);
         Met::Answered(reply)
@@ -69,7 +76,7 @@ impl Store {
         let answer = match kind {
             Kind::Facts => Ok(Facts::of(&self.map, &self.local).encode()),
             Kind::Forward => match Forwarded::decode(body) {
-                Ok(forwarded) => Ok(self.serve_forward(&envelope, forwarded).await.encode()),
+                Ok(forwarded) => Ok(self.serve_forward(&envelope, forwarded, self.clock.now()).await.encode()),
                 Err(error) => Err(error),
             },
             Kind::Inspect | Kind::Poll | Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotLog => {
@@ -80,9 +87,8 @@ impl Store {
     }
 
     /// A forwarded operation: served here, or refused. It is never forwarded again.
-    async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded) -> Forward {
+    async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded, began: Instant) -> Forward {
         let Forwarded { operation, consistency } = forwarded;
-        let began = self.clock.now();
         if let Operation::Get { key } = &operation {
             return self.serve_read(envelope, key, consistency, began);
         }
@@ -97,7 +103,7 @@ impl Store {
             deadline: began + envelope.remaining,
             request_id: envelope.request_id,
         };
-        // This runs in a task of its own already: the work does not end with the peer's connection.
+        // Once this was polled the work does not end with the peer's connection.
         let result = local::execute(pair, &self.place_of(&pair.me), &self.clock, &call).await;
         self.log_forwarded(envelope, &pair.shard.name, &result, began);
         result.map_or_else(Forward::Error, Forward::Answer)

@@ -136,7 +136,7 @@ fn life<S: Subject>(
         match S::beside(&engine, disk, dice, workload, model, has_written) {
             Ok(()) => {}
             Err(Failed { in_flight, .. }) if !disk.has_power() => {
-                return Ok(InFlight { whole: in_flight, facts: None });
+                return Ok(InFlight { whole: in_flight.map(|model| *model), facts: None });
             }
             Err(Failed { error, .. }) => return Err(format!("it failed on a disk that works: {error}")),
         }

@@ -116,8 +116,8 @@ impl Disk {
         state.fault = Some((When::Sync(state.syncs + n), fault));
     }
 
-    /// Plans something to be done before the `n`-th call from now, counted from 1, by the thread that makes it: what another
-    /// thread might do meanwhile.
+    /// Plans something to be done before the `n`-th call from now, counted from 1, or the first after it that is about the
+    /// database file, by the thread that makes it: what another thread might do meanwhile.
     pub(crate) fn interrupt(&self, n: u64, interruption: Interruption) {
         let mut state = self.state.lock();
         state.interruption = Some((When::Call(state.calls + n), interruption));
@@ -174,8 +174,17 @@ impl Disk {
     }
 
     /// Begins a call: first what interrupts it, then whether it does what it should.
-    pub(crate) fn call(&self, is_sync: bool) -> io::Result<Goes> {
-        let interruption = self.state.lock().count(is_sync);
+    fn call(&self, is_sync: bool) -> io::Result<Goes> {
+        self.begin(is_sync, self.file == 0)
+    }
+
+    /// A call that is about a directory.
+    pub(crate) fn call_of_directory(&self, is_sync: bool) -> io::Result<Goes> {
+        self.begin(is_sync, false)
+    }
+
+    fn begin(&self, is_sync: bool, is_database: bool) -> io::Result<Goes> {
+        let interruption = self.state.lock().count(is_sync, is_database);
         if let Some(interruption) = interruption {
             interruption(); // makes calls of its own
         }
@@ -192,11 +201,14 @@ pub(crate) enum Goes {
 
 impl State {
     /// Counts a call; gives what interrupts it.
-    fn count(&mut self, is_sync: bool) -> Option<Interruption> {
+    fn count(&mut self, is_sync: bool, is_database: bool) -> Option<Interruption> {
         self.calls += 1;
         self.syncs += u64::from(is_sync);
         let (calls, syncs) = (self.calls, self.syncs);
-        let is_due = |when: When| when == When::Call(calls) || (is_sync && when == When::Sync(syncs));
+        let is_due = |when: When| match when {
+            When::Call(_) => is_database && when.has_come(calls, syncs),
+            When::Sync(at) => is_sync && at == syncs,
+        };
         self.interruption.take_if(|(when, _)| is_due(*when)).map(|(_, interruption)| interruption)
     }
 

@@ -75,7 +75,7 @@ fn one_error<S: Subject>(seed: u64, call: u64, met: &mut Met) -> Result<(), Stri
                 if let Err(failed) = S::beside(&engine, &disk, &mut dice, &workload, &mut model, has_written) {
                     met.beside += 1;
                     refuses(&*engine, &failed.error)?;
-                    in_flight = Vec::from_iter(failed.in_flight);
+                    in_flight = failed.in_flight.into_iter().map(|model| *model).collect();
                     break;
                 }
                 if let Err(error) = engine.get(Space::Data, &Key::new("key 1", 10).unwrap()) {

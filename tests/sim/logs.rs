@@ -59,7 +59,7 @@ pub(crate) struct Logs(pub(crate) Disk);
 
 impl Place for Logs {
     fn list(&self) -> io::Result<Vec<LogId>> {
-        if self.0.call(false)? == Goes::Wrong {
+        if self.0.call_of_directory(false)? == Goes::Wrong {
             return Err(wrong());
         }
         let state = self.0.state.lock();
@@ -68,7 +68,7 @@ impl Place for Logs {
 
     fn create(&self, id: LogId) -> Result<Arc<dyn Directory>, OpenFault> {
         let disk = |error: io::Error| OpenFault::Disk(error.to_string());
-        if self.0.call(false).map_err(disk)? == Goes::Wrong {
+        if self.0.call_of_directory(false).map_err(disk)? == Goes::Wrong {
             return Err(disk(wrong()));
         }
         self.0.state.lock().folders.entry(id.0).or_default().is_removed = false;
@@ -76,7 +76,7 @@ impl Place for Logs {
     }
 
     fn open(&self, id: LogId) -> io::Result<Option<Arc<dyn Directory>>> {
-        if self.0.call(false)? == Goes::Wrong {
+        if self.0.call_of_directory(false)? == Goes::Wrong {
             return Err(wrong());
         }
         let state = self.0.state.lock();
@@ -85,7 +85,7 @@ impl Place for Logs {
     }
 
     fn remove(&self, id: LogId) -> io::Result<()> {
-        if self.0.call(false)? == Goes::Wrong {
+        if self.0.call_of_directory(false)? == Goes::Wrong {
             return Err(wrong());
         }
         if let Some(folder) = self.0.state.lock().folders.get_mut(&id.0) {
@@ -114,7 +114,7 @@ impl LogFolder {
         is_sync: bool,
         work: impl FnOnce(&mut Folder, &mut Vec<Sectors>) -> io::Result<T>,
     ) -> io::Result<T> {
-        if self.disk.call(is_sync)? == Goes::Wrong {
+        if self.disk.call_of_directory(is_sync)? == Goes::Wrong {
             return Err(wrong());
         }
         let mut state = self.disk.state.lock();

@@ -47,7 +47,7 @@ pub(crate) trait Subject {
 pub(crate) struct Failed {
     pub(crate) error: Error,
     /// A commit had been begun, and has not been answered.
-    pub(crate) in_flight: Option<Model>,
+    pub(crate) in_flight: Option<Box<Model>>,
 }
 
 /// redb alone.
@@ -119,6 +119,7 @@ impl Subject for InFront {
         disk.do_not_interrupt();
         let Meanwhile { model: after, in_flight } = meanwhile.lock().unwrap().clone();
         *model = after;
+        let in_flight = in_flight.map(Box::new);
         match (fed, in_flight) {
             (Ok(_), None) => Ok(()),
             (Err(error), in_flight) => Err(Failed { error, in_flight }),

@@ -1,7 +1,9 @@
 //! Where a log ends, and whether what is missing was ever promised. Pure: decides on the bytes of segments.
 //!
 //! One frame at a time is written, and the next only when it is synced. So after a crash the last frame may be torn, and
-//! nothing lies behind it; a torn frame was never acknowledged, and is cut off. Everything else is damage:
+//! nothing lies behind it; a torn frame was never acknowledged, and the next one is written over it. What is left of it
+//! does no harm: a head says where it stands, and a torn frame has no head but the one that is written over. Everything
+//! else is damage:
 //!
 //! - a frame that does not check, with a frame behind it, in its segment or in a later one;
 //! - a segment that ends before the frame that is marked as its last, although a later one has frames;
@@ -95,7 +97,9 @@ pub(super) fn select(peeks: &[Peek], applied: Seq) -> Result<Selection, OpenFaul
         let begins = first.after;
         return Err(damaged(format_args!("its log begins after entry {begins}, and only {applied} is applied")));
     }
-    let unapplied = log.iter().rposition(|peek| peek.first.is_some_and(is_applied)).unwrap_or(0);
+    // One before the last that begins with what is applied: of that one's first frame only the head may be whole.
+    let unapplied =
+        log.iter().rposition(|peek| peek.first.is_some_and(is_applied)).map_or(0, |at| at.saturating_sub(1));
     if let Some(bad) = log.iter().take(unapplied + 1).find(|peek| !peek.header || peek.first.is_none()) {
         return Err(damaged(format_args!("segment {} of its log does not begin as it should", file_name(bad.segment))));
     }
@@ -113,8 +117,6 @@ pub(super) struct Scan {
     pub(super) frames: Vec<(Head, Vec<Bytes>)>,
     /// Bytes up to the end of the last of them.
     pub(super) end: u32,
-    /// From `end` on there is nothing but zeros.
-    void: bool,
     /// A head at `end`, of a frame that is not whole.
     torn: bool,
     /// The place of a head behind `end`.
@@ -135,11 +137,8 @@ impl Scan {
             (end, closed) = (head.next_offset(), head.last);
             frames.push((head, entries));
         }
-        let rest = bytes.get(end as usize..).unwrap_or_default();
-        let void = rest.iter().all(|byte| *byte == 0);
-        let behind = end as usize + usize::from(torn);
-        let beyond = if void { None } else { find_head(bytes, behind, id, segment) };
-        Scan { segment, header: peek.header, frames, end, void, torn, beyond: beyond.map(|head| head.place.offset) }
+        let beyond = find_head(bytes, end as usize + usize::from(torn), id, segment).map(|head| head.place.offset);
+        Scan { segment, header: peek.header, frames, end, torn, beyond }
     }
 
     fn closed(&self) -> bool {
@@ -159,28 +158,13 @@ fn whole(head: &Head, bytes: &Bytes) -> Option<Vec<Bytes>> {
 pub(super) struct End {
     /// The head of its last frame.
     pub(super) last: Head,
-    /// What stands behind that frame is not zeros, and is to be cut off.
-    pub(super) cut: bool,
-    /// What there is of the segment that follows.
-    pub(super) next: Next,
+    /// That frame closed its segment, and this one takes the next frame.
+    pub(super) next: Option<u32>,
+    /// A segment whose preparation may not have been completed, and that nothing depends on.
+    pub(super) unready: Option<u32>,
 }
 
-/// The segment behind the one in which a log ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// There is none.
-    None,
-    /// It is there, but nothing says that its preparation was completed.
-    Unready,
-    /// It takes the next frame.
-    Ready {
-        /// Of a first frame only a part was written, which is to be cut off.
-        cut: bool,
-    },
-}
-
-/// Decides where the log ends, from its segments of which not all is applied, in order. What is behind the end goes;
-/// where that may not be, the log is damaged.
+/// Decides where the log ends, from its last segments, in order.
 pub(super) fn judge(scans: &[Scan], applied: Seq) -> Result<End, OpenFault> {
     let with_frames = scans.iter().rposition(|scan| !scan.frames.is_empty());
     let (whole, behind) = scans.split_at(with_frames.map_or(0, |at| at + 1));
@@ -195,22 +179,24 @@ pub(super) fn judge(scans: &[Scan], applied: Seq) -> Result<End, OpenFault> {
     if let (false, Some(offset)) = (tail.closed(), tail.beyond) {
         return Err(acknowledged(tail, format_args!("the frame at byte {offset} is there")));
     }
-    for scan in behind {
-        if let Some(offset) = scan.beyond {
-            return Err(acknowledged(scan, format_args!("the frame at byte {offset} is there")));
+    // Behind a closed segment stands one that takes the next frame; if that frame was to close it at once, one more.
+    let (next, unready) = match behind {
+        [next, unready @ ..] if tail.closed() && next.header => (Some(next), unready),
+        unready if !tail.closed() => (None, unready),
+        _ => {
+            let name = file_name(tail.segment + 1);
+            return Err(damaged(format_args!("segment {name} of its log is missing, or has no header")));
         }
-        if scan.torn && !tail.closed() {
-            return Err(acknowledged(tail, format_args!("segment {} was begun", file_name(scan.segment))));
-        }
-    }
-    let next_name = file_name(tail.segment + 1);
-    let next = match behind {
-        [] if !tail.closed() => Next::None,
-        [_] if !tail.closed() => Next::Unready,
-        [next] if next.header => Next::Ready { cut: !next.void },
-        [] | [_] => return Err(damaged(format_args!("segment {next_name} of its log is missing, or has no header"))),
-        [..] => return Err(damaged(format_args!("segment {next_name} of its log has no frames, and is not the last"))),
     };
+    if let Some((next, offset)) = next.and_then(|next| Some((next, next.beyond?))) {
+        return Err(acknowledged(next, format_args!("the frame at byte {offset} is there")));
+    }
+    if let Some(scan) = unready.iter().find(|scan| scan.torn || scan.beyond.is_some()) {
+        return Err(acknowledged(next.unwrap_or(tail), format_args!("segment {} was begun", file_name(scan.segment))));
+    }
+    if let [_, scan, ..] = unready {
+        return Err(damaged(format_args!("segment {} of its log has no place in it", file_name(scan.segment))));
+    }
     if let Some(scan) = whole.iter().find(|scan| !scan.header) {
         return Err(damaged(format_args!("segment {} of its log has no readable header", file_name(scan.segment))));
     }
@@ -218,7 +204,8 @@ pub(super) fn judge(scans: &[Scan], applied: Seq) -> Result<End, OpenFault> {
     if last.end() < applied {
         return Err(damaged(format_args!("its log ends with entry {}, although {applied} is applied", last.end())));
     }
-    Ok(End { last, cut: !tail.closed() && !tail.void, next })
+    let number = |scan: &Scan| scan.segment;
+    Ok(End { last, next: next.map(number), unready: unready.first().map(number) })
 }
 
 /// Checks that each frame goes on where the one before it ended; returns the last.

@@ -16,7 +16,7 @@ use super::{Fed, Inner};
 use crate::storage::Error;
 
 /// What was written is in the file after so long, and the time of a feed, at the latest.
-const FEED_AGE: Duration = Duration::from_secs(2);
+const FEED_AGE: Duration = Duration::from_secs(10);
 /// Between two looks at a full disk.
 const SPACE_PAUSE: Duration = Duration::from_secs(1);
 

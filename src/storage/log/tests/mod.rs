@@ -1,8 +1,10 @@
 //! Tests of the log as a whole, on directories in memory and on real ones.
 
 mod memory;
+mod disk;
 mod damage;
 mod faults;
+mod power;
 mod serving;
 
 use std::sync::Arc;
