@@ -26,6 +26,9 @@ const HEADERS_MAX: usize = 32;
 /// Bytes of a plain request, its body included; hyper takes more.
 pub(super) const REQUEST_BYTES_MAX: usize = 32 << 10;
 
+/// Bytes of a header block that is remembered at most.
+const REMEMBERED_BYTES_MAX: usize = 1 << 10;
+
 /// What bytes begin with.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -39,40 +42,85 @@ pub(super) enum Found {
     Other,
 }
 
-/// Parts to look into.
-pub(super) fn no_parts() -> Parts {
-    Request::new(()).into_parts().0
+/// The head of a connection's last plain request. Clients send the same headers with each request: what was understood
+/// once is not understood again, byte for byte the same as it is.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// The request's.
+    pub(super) parts: Parts,
+    /// The bytes of `parts.headers`, with the end of the head; empty when they were too many to remember.
+    block: Vec<u8>,
+    /// What they say of the body.
+    body_len: usize,
 }
 
-/// Looks at what stands at the beginning of `bytes`. The head of a plain request that is whole goes into `parts`, whose
-/// memory is used again; what else becomes of them says nothing.
-pub(super) fn look(bytes: &[u8], parts: &mut Parts) -> Found {
-    let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut []);
-    let head_len = match request.parse_with_uninit_headers(bytes, &mut slots) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) if bytes.len() < REQUEST_BYTES_MAX => return Found::PartOfHead,
-        Ok(httparse::Status::Partial) | Err(_) => return Found::Other,
-    };
-    let is_strict = bytes.get(..head_len).is_some_and(has_strict_lines);
-    let (Some(1), Some(method), Some(path), true) =
-        (request.version, request.method.and_then(method), request.path, is_strict)
-    else {
-        return Found::Other;
-    };
-    let Some(body_len) = body_len(request.headers) else { return Found::Other };
-    let end = head_len.saturating_add(body_len);
-    if end > REQUEST_BYTES_MAX {
-        return Found::Other;
+impl Default for Head {
+    fn default() -> Head {
+        Head { parts: Request::new(()).into_parts().0, block: Vec::new(), body_len: 0 }
     }
-    if end > bytes.len() {
-        return Found::PartOfBody;
+}
+
+impl Head {
+    /// Looks at what stands at the beginning of `bytes`. If that is a plain request, this is its head.
+    pub(super) fn look(&mut self, bytes: &[u8]) -> Found {
+        self.look_again(bytes).unwrap_or_else(|| self.look_anew(bytes))
     }
-    let (Some(uri), Some(())) = (uri(path), put_headers(request.headers, &mut parts.headers)) else {
-        return Found::Other;
-    };
-    (parts.method, parts.uri) = (method, uri);
-    Found::Request(head_len..end)
+
+    /// Looks at a request with the last one's headers; none when it has others.
+    fn look_again(&mut self, bytes: &[u8]) -> Option<Found> {
+        let line_end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let (line, rest) = (bytes.get(..line_end)?, bytes.get(line_end + 1..)?);
+        if self.block.is_empty() || !rest.starts_with(&self.block) {
+            return None;
+        }
+        let line = line.strip_suffix(b" HTTP/1.1\r")?;
+        let space = line.iter().position(|byte| *byte == b' ')?;
+        let (name, path) = (line.get(..space)?, line.get(space + 1..)?);
+        if !path.iter().fold(true, |all, byte| all & byte.is_ascii_graphic()) {
+            return None;
+        }
+        let (method, uri) = (method(std::str::from_utf8(name).ok()?)?, uri(path)?);
+        (self.parts.method, self.parts.uri) = (method, uri);
+        Some(extent(bytes, line_end + 1 + self.block.len(), self.body_len))
+    }
+
+    fn look_anew(&mut self, bytes: &[u8]) -> Found {
+        let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut []);
+        let head_len = match request.parse_with_uninit_headers(bytes, &mut slots) {
+            Ok(httparse::Status::Complete(len)) => len,
+            Ok(httparse::Status::Partial) if bytes.len() < REQUEST_BYTES_MAX => return Found::PartOfHead,
+            Ok(httparse::Status::Partial) | Err(_) => return Found::Other,
+        };
+        let head = bytes.get(..head_len).unwrap_or_default();
+        let (Some(1), Some(method), Some(path), true) =
+            (request.version, request.method.and_then(method), request.path, has_strict_lines(head))
+        else {
+            return Found::Other;
+        };
+        let (Some(uri), Some(body_len)) = (uri(path.as_bytes()), body_len(request.headers)) else {
+            return Found::Other;
+        };
+        self.block.clear();
+        if put_headers(request.headers, &mut self.parts.headers).is_none() {
+            return Found::Other;
+        }
+        let block = head.iter().position(|byte| *byte == b'\n').and_then(|end| head.get(end + 1..));
+        if let Some(block) = block.filter(|block| block.len() <= REMEMBERED_BYTES_MAX) {
+            self.block.extend_from_slice(block);
+        }
+        (self.parts.method, self.parts.uri, self.body_len) = (method, uri, body_len);
+        extent(bytes, head_len, body_len)
+    }
+}
+
+/// Whether a request with such a head and body is all there.
+fn extent(bytes: &[u8], head_len: usize, body_len: usize) -> Found {
+    match head_len.saturating_add(body_len) {
+        end if end > REQUEST_BYTES_MAX => Found::Other,
+        end if end > bytes.len() => Found::PartOfBody,
+        end => Found::Request(head_len..end),
+    }
 }
 
 /// Whether more bytes may have ended a head of which `seen` bytes were looked at before: a cheap look, so that a head that
@@ -82,10 +130,11 @@ pub(super) fn may_have_ended(bytes: &[u8], seen: usize) -> bool {
     since.windows(2).any(|two| two == b"\n\n") || since.windows(3).any(|three| three == b"\n\r\n")
 }
 
-/// The first line does not begin with an empty one, and each ends in CRLF.
+/// The first line is not an empty one, and each ends in CRLF.
 fn has_strict_lines(head: &[u8]) -> bool {
-    let bare = |two: &[u8]| matches!(two, [before, b'\n'] if *before != b'\r');
-    head.first().is_some_and(u8::is_ascii_uppercase) && !head.windows(2).fold(false, |any, two| any | bare(two))
+    let pairs = head.iter().zip(head.get(1..).unwrap_or_default());
+    let is_bare = pairs.fold(false, |any, (before, byte)| any | (*byte == b'\n') & (*before != b'\r'));
+    head.first().is_some_and(u8::is_ascii_uppercase) && !is_bare
 }
 
 fn method(name: &str) -> Option<Method> {
@@ -98,8 +147,8 @@ fn method(name: &str) -> Option<Method> {
     }
 }
 
-fn uri(path: &str) -> Option<Uri> {
-    path.starts_with('/').then(|| Uri::try_from(path).ok()).flatten()
+fn uri(path: &[u8]) -> Option<Uri> {
+    path.starts_with(b"/").then(|| Uri::try_from(path).ok()).flatten()
 }
 
 /// The length of a plain request's body; none when the request is not plain.

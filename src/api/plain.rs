@@ -27,14 +27,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::http::request::Parts;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::consume_budget;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::body::Upload;
-use super::head::{self, Found, REQUEST_BYTES_MAX};
+use super::head::{self, Found, Head, REQUEST_BYTES_MAX};
 use super::listen::HEAD_WAIT_MAX;
 use super::reply::Reply;
 use super::routes::Entry;
@@ -64,7 +63,7 @@ pub(super) struct Connection<'a, S> {
     /// Answers that are not yet written.
     answers: Vec<u8>,
     /// The head of the request under way.
-    parts: Parts,
+    head: Head,
     /// As of the last time that something was read, or an answer had to be waited for.
     date: Date,
     /// Rings when a wait for the client may have lasted too long. It is set once and then put off when it rings, not at each
@@ -100,7 +99,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             is_stopping,
             unread: BytesMut::new(),
             answers: Vec::new(),
-            parts: head::no_parts(),
+            head: Head::default(),
             date: Date::default(),
             alarm: None,
         }
@@ -113,7 +112,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         loop {
             let heard = match self.look(seen) {
                 Found::Request(body) => {
-                    let Some(entry) = routes::find(self.parts.uri.path()) else { return self.leave().await };
+                    let Some(entry) = routes::find(self.head.parts.uri.path()) else { return self.leave().await };
                     let end = body.end;
                     let bytes = self.unread.get(body).map(Bytes::copy_from_slice).unwrap_or_default();
                     self.unread.advance(end);
@@ -155,7 +154,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         if self.unread.is_empty() || seen > 0 && !head::may_have_ended(&self.unread, seen) {
             return if self.unread.len() < REQUEST_BYTES_MAX { Found::PartOfHead } else { Found::Other };
         }
-        head::look(&self.unread, &mut self.parts)
+        self.head.look(&self.unread)
     }
 
     /// Answers one request. Breaks when the connection is over with it.
@@ -163,7 +162,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         self.activity.begin();
         let reply = {
             let upload = Upload::whole(body, &self.api.body_budget);
-            let mut answering = pin!(routes::respond(self.api, Some(entry), &self.parts, upload));
+            let mut answering = pin!(routes::respond(self.api, Some(entry), &self.head.parts, upload));
             match poll_fn(|cx| Poll::Ready(answering.as_mut().poll(cx))).await {
                 Poll::Ready(reply) => reply,
                 Poll::Pending => {
