@@ -245,7 +245,8 @@ prepare_data() {
     for i in "${NODES[@]}"; do
         file=${FILES[i]}
         # The database, and what a node keeps beside it; nothing else in that directory is touched.
-        rm -f -- "$file" "$file.new" "$file.incoming" "$file.ledger" || die "$(shown "$file") cannot be removed"
+        rm -rf -- "$file" "$file.new" "$file.incoming" "$file.ledger" "$file".log-???????????????? ||
+            die "$(shown "$file") cannot be removed"
     done
     say "starting empty: the database files of these ${#NAMES[@]} nodes were removed"
 }

@@ -1,7 +1,7 @@
 """Curves and bars as SVG, readable on a light and on a dark page, without any library.
 
-A curve stands for a server: its medians over the numbers of connections, with the least and the greatest as a thin line.
-Its name stands at its end, so that no legend has to be looked up.
+A curve stands for a server: its medians over the numbers of connections, with the least and the greatest as a thin
+line. Its name stands at its end, so that no legend has to be looked up.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ NAME_HEIGHT = 15  # between the names of two curves
 
 # Light and dark. The store's own colour is the strongest; the others can be told apart in grey, too, by their names.
 COLOURS = {
-    "ostraca": ("#c2410c", "#fb923c"), "nginx": ("#15803d", "#4ade80"), "webdis": ("#1d4ed8", "#60a5fa"),
-    "etcd": ("#7e22ce", "#c084fc"), "redis": ("#be123c", "#fb7185"),
+    "ostraca": ("#c2410c", "#fb923c"),
+    "nginx": ("#15803d", "#4ade80"),
+    "nginx-open": ("#4d7c0f", "#a3e635"),
+    "webdis": ("#1d4ed8", "#60a5fa"),
+    "etcd": ("#7e22ce", "#c084fc"),
+    "redis": ("#be123c", "#fb7185"),
 }
 SPARE = (("#0f766e", "#2dd4bf"), ("#a16207", "#facc15"), ("#334155", "#94a3b8"))
 
@@ -51,24 +55,38 @@ def _style(colours: Sequence[str]) -> str:
     dark = "".join(f".{_class(name)}{{--c:{pair[1]}}}" for name, pair in pairs.items())
     return (
         "<style>"
-        "svg{--ink:#1f2937;--soft:#6b7280;--grid:#d1d5db;background:#ffffff}" + light +
-        "@media (prefers-color-scheme:dark){svg{--ink:#e5e7eb;--soft:#9ca3af;--grid:#374151;background:#0d1117}" + dark + "}"
+        "svg{--ink:#1f2937;--soft:#6b7280;--grid:#d1d5db;background:#ffffff}"
+        + light
+        + "@media (prefers-color-scheme:dark){svg{--ink:#e5e7eb;--soft:#9ca3af;--grid:#374151;background:#0d1117}"
+        + dark
+        + "}"
         "text{font:13px system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;fill:var(--ink)}"
         ".title{font-size:15px;font-weight:600}.soft{fill:var(--soft);font-size:12px}"
         ".grid{stroke:var(--grid);stroke-width:1}.line{fill:none;stroke:var(--c);stroke-width:2}"
         ".ostraca .line{stroke-width:3.5}.range{stroke:var(--c);stroke-width:1.2;opacity:.75}"
         ".dot,.bar{fill:var(--c)}.name{fill:var(--c);font-weight:600}.over{stroke:var(--ink);stroke-width:1.2}"
-        "</style>")
+        "</style>"
+    )
 
 
 def _class(name: str) -> str:
-    return "s-" + "".join(letter if letter.isalnum() else "-" for letter in name) + (" ostraca" if name == "ostraca" else "")
+    return (
+        "s-"
+        + "".join(letter if letter.isalnum() else "-" for letter in name)
+        + (" ostraca" if name == "ostraca" else "")
+    )
 
 
 def _svg(title: str, below: str, height: float, body: list[str], colours: Sequence[str]) -> str:
-    head = (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" viewBox="0 0 {WIDTH} {height:.0f}" '
-            f'role="img" aria-label="{escape(title)}">')
-    texts = [f'<text class="title" x="16" y="24">{escape(title)}</text>', f'<text class="soft" x="16" y="42">{escape(below)}</text>']
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" '
+        f'viewBox="0 0 {WIDTH} {height:.0f}" '
+        f'role="img" aria-label="{escape(title)}">'
+    )
+    texts = [
+        f'<text class="title" x="16" y="24">{escape(title)}</text>',
+        f'<text class="soft" x="16" y="42">{escape(below)}</text>',
+    ]
     return "\n".join([head, _style(colours).replace("s-ostraca ostraca", "s-ostraca"), *texts, *body, "</svg>"]) + "\n"
 
 
@@ -103,8 +121,12 @@ def curves(title: str, below: str, places: Sequence[str], lines: Sequence[Curve]
         body.append(f'<line class="grid" x1="{LEFT}" y1="{y(tick):.1f}" x2="{right:.0f}" y2="{y(tick):.1f}"/>')
         body.append(f'<text class="soft" x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
     for place, name in enumerate(places):
-        body.append(f'<text class="soft" x="{x(place):.1f}" y="{bottom + 20}" text-anchor="middle">{escape(name)}</text>')
-    body.append(f'<text class="soft" x="{(LEFT + right) / 2:.0f}" y="{bottom + 40}" text-anchor="middle">connections</text>')
+        body.append(
+            f'<text class="soft" x="{x(place):.1f}" y="{bottom + 20}" text-anchor="middle">{escape(name)}</text>'
+        )
+    body.append(
+        f'<text class="soft" x="{(LEFT + right) / 2:.0f}" y="{bottom + 40}" text-anchor="middle">connections</text>'
+    )
     ends = []
     for line in lines:
         there = [(x(place), value) for place, value in enumerate(line.values) if value]
@@ -113,14 +135,21 @@ def curves(title: str, below: str, places: Sequence[str], lines: Sequence[Curve]
         points = " ".join(f"{at:.1f},{y(value.median):.1f}" for at, value in there)
         body.append(f'<g class="{_class(line.colour)}"><polyline class="line" points="{points}"/>')
         for at, value in there:
-            body.append(f'<line class="range" x1="{at:.1f}" y1="{y(value.least):.1f}" x2="{at:.1f}" y2="{y(value.most):.1f}"/>')
+            body.append(
+                f'<line class="range" x1="{at:.1f}" y1="{y(value.least):.1f}" x2="{at:.1f}" y2="{y(value.most):.1f}"/>'
+            )
             body.append(f'<circle class="dot" cx="{at:.1f}" cy="{y(value.median):.1f}" r="3.5"/>')
         body.append("</g>")
         ends.append((y(there[-1][1].median), there[-1][0], line))
-    for at, (_, beside, line) in zip(_apart([end[0] for end in sorted(ends, key=lambda end: end[0])], bottom),
-                                     sorted(ends, key=lambda end: end[0]), strict=True):
-        body.append(f'<g class="{_class(line.colour)}"><text class="name" x="{beside + 12:.1f}" y="{at + 4:.1f}">'
-                    f'{escape(line.name)}</text></g>')
+    for at, (_, beside, line) in zip(
+        _apart([end[0] for end in sorted(ends, key=lambda end: end[0])], bottom),
+        sorted(ends, key=lambda end: end[0]),
+        strict=True,
+    ):
+        body.append(
+            f'<g class="{_class(line.colour)}"><text class="name" x="{beside + 12:.1f}" y="{at + 4:.1f}">'
+            f"{escape(line.name)}</text></g>"
+        )
     return _svg(title, below, bottom + 54, body, [line.colour for line in lines])
 
 
@@ -146,6 +175,11 @@ def bars(title: str, below: str, some: Sequence[Bar]) -> str:
         body.append(f'<g class="{_class(bar.colour)}">')
         body.append(f'<text x="{left - 10:.0f}" y="{middle + 5:.1f}" text-anchor="end">{escape(bar.name)}</text>')
         body.append(f'<rect class="bar" x="{left:.0f}" y="{top}" width="{length:.1f}" height="{BAR - 8}" rx="2"/>')
-        body.append(f'<line class="over" x1="{left + least:.1f}" y1="{middle:.1f}" x2="{left + greatest:.1f}" y2="{middle:.1f}"/>')
-        body.append(f'<text x="{left + max(length, greatest) + 8:.1f}" y="{middle + 5:.1f}">{escape(bar.note)}</text></g>')
+        body.append(
+            f'<line class="over" x1="{left + least:.1f}" y1="{middle:.1f}" '
+            f'x2="{left + greatest:.1f}" y2="{middle:.1f}"/>'
+        )
+        body.append(
+            f'<text x="{left + max(length, greatest) + 8:.1f}" y="{middle + 5:.1f}">{escape(bar.note)}</text></g>'
+        )
     return _svg(title, below, TOP + 20 + BAR * len(some), body, [bar.colour for bar in some])

@@ -1,7 +1,7 @@
 """Medians, spreads, and ratios within a round: what a list of measurements says.
 
-Rounds are interleaved: each measures every server once, one after the other. On a machine that others use, too, all of a
-round is slow or none of it is; so servers are compared within a round, and the ratios' median is what counts.
+Rounds are interleaved: each measures every server once, one after the other. On a machine that others use, too, all of
+a round is slow or none of it is; so servers are compared within a round, and the ratios' median is what counts.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ class Spread(NamedTuple):
     median: float
     least: float
     most: float
-    count: int
+    rounds: int
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread | None:
         """None of nothing."""
         some = sorted(values)
         return cls(statistics.median(some), some[0], some[-1], len(some)) if some else None
+
+    def times(self, factor: float) -> Spread:
+        """The same in another unit."""
+        return Spread(self.median * factor, self.least * factor, self.most * factor, self.rounds)
 
 
 class Point(NamedTuple):
@@ -70,8 +74,9 @@ class Figures:
     def ratio(self, above: Point, below: Point, quantity: str = "rate") -> Spread | None:
         """Of two points in the same rounds."""
         others = {one["round"]: one[quantity] for one in self.at(below)}
-        return Spread.of(one[quantity] / others[one["round"]] for one in self.at(above)
-                         if others.get(one["round"], 0) > 0)
+        return Spread.of(
+            one[quantity] / others[one["round"]] for one in self.at(above) if others.get(one["round"], 0) > 0
+        )
 
     def peak(self, case: str, server: str) -> Point | None:
         """Where the median rate is the highest."""

@@ -1,5 +1,5 @@
-"""One measurement: a load generator runs against a target for some seconds, and what the target's processes used is read
-before and after.
+"""One measurement: a load generator runs against a target for some seconds, and what the target's processes used is
+read before and after.
 
 A measurement is a dict, so that a run is a JSON file: `section`, `case`, `server`, `connections`, `round`, and
 
@@ -60,17 +60,36 @@ class Wrk:
     def __init__(self, program: str) -> None:
         self.program = program
 
-    def __call__(self, target: Target, requests: Path, connections: int, seconds: float, depth: int = 1,
-                 keys: int | None = None) -> Generated:
+    def __call__(
+        self, target: Target, requests: Path, connections: int, seconds: float, depth: int = 1, keys: int | None = None
+    ) -> Generated:
         """Answers, seconds, latencies and errors."""
-        argv = [self.program, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", f"{TIMEOUT_SECONDS}s",
-                "-s", str(SCRIPT), f"http://{target.address}", "--",
-                "list" if keys is None else "keys", str(requests), str(depth)]
+        argv = [
+            self.program,
+            "-t1",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}s",
+            "--timeout",
+            f"{TIMEOUT_SECONDS}s",
+            "-s",
+            str(SCRIPT),
+            f"http://{target.address}",
+            "--",
+            "list" if keys is None else "keys",
+            str(requests),
+            str(depth),
+        ]
         output = run(argv + ([] if keys is None else [str(keys)]), seconds)
         for line in output.splitlines():
             if line.startswith("RESULT "):
-                return json.loads(line[7:])
+                return _usable(json.loads(line[7:]), depth)
         raise Refused(f"wrk said nothing of its result: {output[-600:]}")
+
+
+def _usable(generated: Generated, depth: int) -> Generated:
+    """wrk takes the time of whole batches when it pipelines, and mixes it up with single answers: no latencies then."""
+    hidden = () if depth == 1 else ("p50_us", "p99_us", "max_us")
+    return {name: value for name, value in generated.items() if name not in hidden}
 
 
 class RedisBenchmark:
@@ -90,8 +109,23 @@ class RedisBenchmark:
 
     def _run(self, connections: int, requests: int) -> Generated:
         host, port = self.redis.address
-        argv = [self.program, "-h", host, "-p", str(port), "-c", str(connections), "-n", str(requests), "-r", str(self.keys),
-                "--csv", "SET", "key-__rand_int__", "x" * VALUE_BYTES]
+        argv = [
+            self.program,
+            "-h",
+            host,
+            "-p",
+            str(port),
+            "-c",
+            str(connections),
+            "-n",
+            str(requests),
+            "-r",
+            str(self.keys),
+            "--csv",
+            "SET",
+            "key-__rand_int__",
+            "x" * VALUE_BYTES,
+        ]
         began = time.monotonic()
         output = run(argv, 120)
         took = time.monotonic() - began
@@ -99,8 +133,15 @@ class RedisBenchmark:
         if len(rows) != 1:
             raise Refused(f"redis-benchmark said something else: {output[-600:]}")
         rate, _, _, p50, _, p99, longest = (float(text) for text in rows[0][1:])
-        return {"requests": requests, "rate": rate, "seconds": took, "p50_us": p50 * 1000, "p99_us": p99 * 1000,
-                "max_us": longest * 1000, "errors": {}}
+        return {
+            "requests": requests,
+            "rate": rate,
+            "seconds": took,
+            "p50_us": p50 * 1000,
+            "p99_us": p99 * 1000,
+            "max_us": longest * 1000,
+            "errors": {},
+        }
 
 
 def measured(processes: list[Process], directory: Path, generate: Callable[[], Generated]) -> Measurement:

@@ -113,8 +113,11 @@ def stolen_seconds() -> float:
 
 def describe(directory: Path) -> dict[str, object]:
     """What a reader has to know of this machine."""
-    models = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-              if line.startswith("model name")]
+    models = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
     names = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     return {

@@ -1,4 +1,4 @@
-"""benchclient as an open loop: requests at a fixed rate, whether or not earlier ones were answered. wrk cannot do that."""
+"""benchclient as an open loop: requests at a fixed rate, whether or not earlier ones were answered. wrk cannot."""
 
 from __future__ import annotations
 
@@ -29,24 +29,70 @@ class BenchClient:
 
     def preload(self, address: Address, connections: int, keys: int) -> None:
         """Writes all the keys that its reads ask for: their names are its own."""
-        self._run(address, ["--workload", "set", "--preload", "--duration", "1s", "--warmup", "0s"], connections, keys, 120, None, 1)
+        self._run(
+            address,
+            ["--workload", "set", "--preload", "--duration", "1s", "--warmup", "0s"],
+            connections,
+            keys,
+            120,
+            None,
+            1,
+        )
 
-    def __call__(self, address: Address, workload: str, rate: float, seconds: int, connections: int, keys: int,
-                 meanwhile: Callable[[], None] | None = None, every: float = 1.0) -> Generated:
+    def __call__(
+        self,
+        address: Address,
+        workload: str,
+        rate: float,
+        seconds: float,
+        connections: int,
+        keys: int,
+        meanwhile: Callable[[], None] | None = None,
+        every: float = 1.0,
+    ) -> Generated:
         """Load at a rate; `meanwhile` is called while it is measured, `every` so many seconds."""
-        flags = ["--workload", workload, "--rate", str(max(1, round(rate))), "--duration", f"{seconds}s", "--warmup",
-                 f"{WARM_SECONDS}s"]
+        flags = [
+            "--workload",
+            workload,
+            "--rate",
+            str(max(1, round(rate))),
+            "--duration",
+            f"{seconds:.0f}s",
+            "--warmup",
+            f"{WARM_SECONDS}s",
+        ]
         text = self._run(address, flags, connections, keys, WARM_SECONDS + seconds, meanwhile, every)
         return _understood(json.loads(text), workload)
 
-    def _run(self, address: Address, flags: list[str], connections: int, keys: int, seconds: float,
-             meanwhile: Callable[[], None] | None, every: float) -> str:
+    def _run(
+        self,
+        address: Address,
+        flags: list[str],
+        connections: int,
+        keys: int,
+        seconds: float,
+        meanwhile: Callable[[], None] | None,
+        every: float,
+    ) -> str:
         result, shown = self.directory / "benchclient.json", self.directory / "benchclient.out"
         result.unlink(missing_ok=True)
-        argv = [str(self.program), "--addr", str(address), "--connections", str(connections), "--keys", str(keys), "--json",
-                str(result), *flags]
+        argv = [
+            str(self.program),
+            "--addr",
+            str(address),
+            "--connections",
+            str(connections),
+            "--keys",
+            str(keys),
+            "--json",
+            str(result),
+            *flags,
+        ]
         began = time.monotonic()
-        with shown.open("wb") as output, subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as child:
+        with (
+            shown.open("wb") as output,
+            subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as child,
+        ):
             try:
                 while child.poll() is None:
                     passed = time.monotonic() - began
@@ -76,11 +122,16 @@ def _understood(document: dict, workload: str) -> Generated:
         errors["never sent"] = done["unsent"]
     generator = done["generator"]
     if generator["busy"] > BUSY:
-        print(f"          the generator itself used {generator['busy']:.0%} of a core: the latencies are partly its own", flush=True)
+        print(
+            f"          the generator itself used {generator['busy']:.0%} of a core: the latencies are partly its own",
+            flush=True,
+        )
     return {
         # With those of the warm-up: the processor time is counted from its start.
         "requests": sum(op["ok"] for second in done["seconds"] for op in second["ops"].values()),
-        "rate": found["per_second"], "seconds": done["measured_s"], "generator_busy": generator["busy"],
+        "rate": found["per_second"],
+        "seconds": done["measured_s"],
+        "generator_busy": generator["busy"],
         **{name: response[name] for name in ("p50_us", "p99_us", "p999_us", "max_us")},
         "service_p99_us": found["service"]["p99_us"] if found["service"] else None,
         "errors": errors,

@@ -26,8 +26,20 @@ def taken(process: Process, directory: Path, load: Callable[[float], object]) ->
         print("perf is missing: no profile (apt-get install linux-perf)")
         return None
     data = directory / "perf.data"
-    record = [perf, "record", "--quiet", "-F", str(SAMPLES_PER_SECOND), "-p", str(process.pid), "-o", str(data), "--", "sleep",
-              str(SECONDS)]
+    record = [
+        perf,
+        "record",
+        "--quiet",
+        "-F",
+        str(SAMPLES_PER_SECOND),
+        "-p",
+        str(process.pid),
+        "-o",
+        str(data),
+        "--",
+        "sleep",
+        str(SECONDS),
+    ]
     loading = threading.Thread(target=load, args=(SECONDS + 2,))
     loading.start()
     try:
@@ -41,8 +53,13 @@ def taken(process: Process, directory: Path, load: Callable[[float], object]) ->
     threads = [(share, name) for share, name, _ in _report(perf, data, "comm")]
     functions = _report(perf, data, "dso,symbol")
     data.unlink()
-    return "\n\n".join([_listed("by thread", threads), _listed("by library", _by_library(functions)),
-                        _listed("by function", [(share, f"{library:10} {symbol}") for share, library, symbol in functions])])
+    return "\n\n".join(
+        [
+            _listed("by thread", threads),
+            _listed("by library", _by_library(functions)),
+            _listed("by function", [(share, f"{library:10} {symbol}") for share, library, symbol in functions]),
+        ]
+    )
 
 
 def _report(perf: str, data: Path, order: str) -> list[tuple[float, str, str]]:

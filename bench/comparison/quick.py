@@ -50,7 +50,9 @@ def _points() -> list[tuple[str, Point, Point | None]]:
     for case in BRIEF:
         for connections in case.connections:
             yardstick = Point(case.name, case.servers[1], connections) if len(case.servers) > 1 else None
-            found.append((f"{case.title}, {connections} connections", Point(case.name, "ostraca", connections), yardstick))
+            found.append(
+                (f"{case.title}, {connections} connections", Point(case.name, "ostraca", connections), yardstick)
+            )
     return found
 
 
@@ -66,6 +68,10 @@ def _compare(now: Figures, then: Figures, other: str | None) -> bool:
     """`other`: the server in the same rounds that stands for before; without it `then` is another run."""
     slower = False
     for title, point, yardstick in _points():
+        new: Spread | None
+        old: Spread | None
+        cpu_new: Spread | None
+        cpu_old: Spread | None
         if other:
             before, one = Point(point.case, other, point.connections), Spread(1.0, 1.0, 1.0, 1)
             new, old = now.ratio(point, before), one
@@ -78,15 +84,17 @@ def _compare(now: Figures, then: Figures, other: str | None) -> bool:
         if not (new and old and cpu_new and cpu_old):
             print(f"{title:50} not in both")
             continue
-        rate, cpu = _change(new, old), _change(cpu_new, cpu_old)
+        rate, cpu = change(new, old), change(cpu_new, cpu_old)
         worse = rate < 0 or cpu > 0
         slower |= worse
         note = "SLOWER" if worse else "better" if rate > 0 or cpu < 0 else ""
         if other:
             print(f"{title:50} rate {_shown(new)} ×, CPU {_shown(cpu_new)} ×  {note}")
         elif yardstick:
-            print(f"{title:50} {old.median:6.2f} → {_shown(new)} × {yardstick.server}, "
-                  f"{cpu_old.median:.1f} → {_shown(cpu_new)} µs CPU  {note}")
+            print(
+                f"{title:50} {old.median:6.2f} → {_shown(new)} × {yardstick.server}, "
+                f"{cpu_old.median:.1f} → {_shown(cpu_new)} µs CPU  {note}"
+            )
     if not slower:
         print("nothing became slower beyond the spread")
     return slower
@@ -96,6 +104,6 @@ def _shown(value: Spread) -> str:
     return f"{value.median:.2f} ({value.least:.2f}–{value.most:.2f})"
 
 
-def _change(new: Spread, old: Spread) -> int:
+def change(new: Spread, old: Spread) -> int:
     """1 when the new is greater beyond the spread, -1 when smaller, 0 when nobody can tell."""
     return (new.least > old.most * (1 + WHIM)) - (new.most < old.least * (1 - WHIM))

@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import machine, page, quick, rounds, sections, servers, tools
-from .load import Refused, Wrk
+from . import machine, page, quick, rounds, sections, tools
+from .load import Wrk
 from .servers import Fleet
-from .wire import Broken
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -30,14 +29,21 @@ class Unable(Exception):
 
 def arguments(text: str) -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="bench/compare", description=text, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="bench/compare", description=text, formatter_class=argparse.RawTextHelpFormatter
+    )
     add = parser.add_argument
     add("--kv", type=Path, metavar="FILE", help="the store's binary; else the release is built")
     add("--benchclient", type=Path, metavar="FILE", help="the load generator's; else the release is built")
     add("--rounds", type=int, metavar="N", help="how often everything is measured (default 5; with --quick 6)")
-    add("--seconds", type=int, metavar="N", help="of each measurement (default 3; with --quick 1)")
-    add("--only", action="append", metavar="WHAT", help=f"a section ({', '.join(sections.NAMES)}) or SECTION/CASE, as --list shows\n"
-        "them; may be given again. The page goes to bench/results then")
+    add("--seconds", type=int, metavar="N", help="of each measurement (default 2; with --quick 1)")
+    add(
+        "--only",
+        action="append",
+        metavar="WHAT",
+        help=f"a section ({', '.join(sections.NAMES)}) or SECTION/CASE, as --list shows\n"
+        "them; may be given again. The page goes to bench/results then",
+    )
     add("--list", action="store_true", help="shows what would be measured, and ends")
     add("--large", metavar="1M,10M", help="stores of one million keys, of ten, or both, too")
     add("--profile", action="store_true", help="where the time goes, by perf, for the page")
@@ -47,7 +53,13 @@ def arguments(text: str) -> argparse.ArgumentParser:
     add("--dir", type=Path, metavar="DIR", help="where the servers may write: on a disk (default: /var/tmp)")
     add("--net", default="127.0.12", metavar="A.B.C", help="the loopback addresses that are used (default 127.0.12)")
     add("--out", type=Path, metavar="FILE", help="the page (default docs/performance.md)")
-    add("--render", nargs="+", type=Path, metavar="RUN.json", help="writes the page of earlier runs, and measures nothing")
+    add(
+        "--render",
+        nargs="+",
+        type=Path,
+        metavar="RUN.json",
+        help="writes the page of earlier runs, and measures nothing",
+    )
     return parser
 
 
@@ -55,7 +67,7 @@ def main(text: str) -> int:
     """What bench/compare does; its exit code."""
     parser = arguments(text)
     args = parser.parse_args()
-    usual = (6, 1) if args.quick else (5, 3)
+    usual = (6, 1) if args.quick else (5, 2)
     args.rounds, args.seconds = args.rounds or usual[0], args.seconds or usual[1]
     if args.rounds < 1 or args.seconds < 1:
         parser.error("--rounds and --seconds are at least 1")
@@ -64,7 +76,7 @@ def main(text: str) -> int:
     args.sizes = [size.strip() for size in args.large.split(",")] if args.large else []
     if unknown := [size for size in args.sizes if size not in SIZES]:
         parser.error(f"--large takes 1M, 10M or 1M,10M, not {', '.join(unknown)}")
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # SIGINT, too: a shell may have had it ignored
         signal.signal(getattr(signal, name), _interrupt)
     try:
         if args.list:
@@ -72,7 +84,7 @@ def main(text: str) -> int:
         if args.render:
             return render(args)
         return compare(args)
-    except (Unable, tools.Missing, servers.Failed, Refused, Broken, machine.Gone, OSError) as error:
+    except (Unable, tools.Missing, *rounds.TROUBLE) as error:
         print(f"bench/compare: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -117,30 +129,46 @@ def compare(args: argparse.Namespace) -> int:
     result = {
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime(began)),
         "command": "bench/compare " + " ".join(sys.argv[1:]),
-        "rounds": args.rounds, "seconds": args.seconds,
-        "machine": machine.describe(parent), "versions": tools.versions(found) | store_version(kv),
-        "measurements": [], "extras": {}, "failed": {},
+        "rounds": args.rounds,
+        "seconds": args.seconds,
+        "machine": machine.describe(parent),
+        "versions": tools.versions(found) | store_version(kv),
+        "measurements": [],
+        "extras": {},
+        "failed": {},
     }
-    print(f"{result['machine']['cores']} cores, {result['machine']['processor']}, load {result['machine']['load']}, "
-          f"{result['machine']['file_system']}, an fdatasync takes {result['machine']['fdatasync_us']} µs", flush=True)
+    print(
+        f"{result['machine']['cores']} cores, {result['machine']['processor']}, load {result['machine']['load']}, "
+        f"{result['machine']['file_system']}, an fdatasync takes {result['machine']['fdatasync_us']} µs",
+        flush=True,
+    )
     cases = rounds.BRIEF if args.quick else rounds.ALL
-    expected = sum(rounds.expected_seconds([case], args.rounds, args.seconds) for case in cases
-                   if is_wanted(case.section, case.name))
-    print(f"{args.rounds} rounds of {args.seconds} s: about {expected / 60 + 0.5:.0f} minutes for what is measured side by side",
-          flush=True)
+    chosen = [case for case in cases if is_wanted(case.section, case.name)]
+    minutes = rounds.expected_seconds(chosen, args.rounds, args.seconds) / 60
+    if not args.quick:
+        minutes += sections.expected_minutes(is_wanted, args.rounds, args.seconds, args.profile, args.sizes)
+    print(f"{args.rounds} rounds of {args.seconds} s: about {minutes + 0.5:.0f} minutes on a quiet machine", flush=True)
     with Fleet(parent) as fleet:
         try:
             bench = sections.Bench(
-                fleet=fleet, programs=found, kv=kv, benchclient=benchclient, net=args.net, against=args.against,
-                rounds=rounds.Rounds(fleet.directory, Wrk(found["wrk"]), args.rounds, args.seconds, is_wanted),
-                cases=cases, extras=result["extras"], profile=args.profile,
-                sizes=[(size, SIZES[size]) for size in args.sizes])
+                fleet=fleet,
+                programs=found,
+                kv=kv,
+                benchclient=benchclient,
+                net=args.net,
+                against=args.against,
+                loop=rounds.Rounds(fleet.directory, Wrk(found["wrk"]), args.rounds, args.seconds, is_wanted),
+                cases=cases,
+                extras=result["extras"],
+                profile=args.profile,
+                sizes=[(size, SIZES[size]) for size in args.sizes],
+            )
             result["failed"] = bench.run_all(others=not args.quick)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C is not to leave servers behind
             fleet.stop_all()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-    result["measurements"] = bench.rounds.measurements
+            signal.signal(signal.SIGINT, _interrupt)
+    result["measurements"] = bench.loop.measurements
     result["minutes"] = round((time.time() - began) / 60, 1)
     return finish(args, result)
 
@@ -170,6 +198,7 @@ def finish(args: argparse.Namespace, result: dict) -> int:
 
 def dump(result: dict) -> str:
     """JSON with a measurement to a line, so that a reader and git see what is different."""
+
     def rounded(value: object) -> object:
         if isinstance(value, float):
             return float(f"{value:.6g}")
@@ -197,7 +226,9 @@ def directory_for(asked: Path | None) -> Path:
         raise Unable(f"{directory} is no directory: name one with --dir")
     kind = machine.file_system_of(directory)
     if kind in DISKS_THAT_FORGET:
-        raise Unable(f"{directory} is memory ({kind}), where an fsync costs nothing: name a directory on a disk with --dir")
+        raise Unable(
+            f"{directory} is memory ({kind}), where an fsync costs nothing: name a directory on a disk with --dir"
+        )
     return directory
 
 
@@ -218,7 +249,9 @@ def binaries(args: argparse.Namespace) -> tuple[Path, Path | None]:
 
 def store_version(kv: Path) -> dict[str, str]:
     """What the store is: its version and the commit that it stands on, as far as git knows."""
-    said = subprocess.run([str(kv), "--version"], capture_output=True, text=True, timeout=10, check=False).stdout.split()
+    said = subprocess.run(
+        [str(kv), "--version"], capture_output=True, text=True, timeout=10, check=False
+    ).stdout.split()
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()

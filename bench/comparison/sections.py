@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import alone, load, profile, rivals, rounds, store
-from .machine import Gone
 from .openloop import BenchClient
 from .rivals import Redis, Target
-from .servers import Failed, Fleet
+from .servers import Fleet
 from .store import Cluster, Node
-from .wire import Broken
 
-EXPECTED = (Failed, Broken, Gone, load.Refused, OSError)
 # What is measured of this store alone.
 OTHERS = {
     "latency": "p99 at half the peak rate, in an open loop; needs benchclient",
@@ -36,7 +33,7 @@ class Bench:
     benchclient: Path | None
     net: str
     against: Path | None
-    rounds: rounds.Rounds
+    loop: rounds.Rounds
     cases: Sequence[rounds.Case]
     extras: dict
     profile: bool  # whether perf is asked, too
@@ -46,26 +43,32 @@ class Bench:
         """Each section that was asked for; why one did not work. The others are measured all the same."""
         failed: dict[str, str] = {}
         for name, section in (("one", self.one), ("cluster", self.cluster)):
-            cases = self.rounds.chosen(self.cases, name)
+            cases = self.loop.chosen(self.cases, name)
             if cases:
                 self._try(name, lambda section=section, cases=cases: section(cases), failed)
         if others:
             self._run_others(failed)
-        return failed
+        return failed | {f"{name}, from then on": why for name, why in self.loop.dropped.items()}
 
     def _run_others(self, failed: dict[str, str]) -> None:
+        asked = self.loop.is_wanted
         client = BenchClient(self.benchclient, self.fleet.directory) if self.benchclient else None
         if client is None or not client.knows_rates:
-            print("no open loop: there is no benchclient that knows --rate")
             client = None
-        asked = self.rounds.is_wanted
+            if asked("latency", "") or asked("replica", ""):
+                print(
+                    "no benchclient that knows --rate: neither p99 at half the peak rate nor lag is measured"
+                )
         if asked("latency", "") and client:
-            self._try("latency", lambda: alone.latency(self.rounds, client, self._node("ostraca", 1)), failed)
+            self._try("latency", lambda: alone.latency(self.loop, client, self._node("ostraca", 1)), failed)
         if asked("replica", ""):
-            self._try("replica", lambda: alone.replica(self.rounds, client, store.start_pair(self.fleet, str(self.kv), self.net)),
-                      failed)
+            self._try(
+                "replica",
+                lambda: alone.replica(self.loop, client, store.start_pair(self.fleet, str(self.kv), self.net)),
+                failed,
+            )
         if self.sizes and asked("large", ""):
-            self._try("large", lambda: alone.large(self.rounds, self._large_node, self.sizes), failed)
+            self._try("large", lambda: alone.large(self.loop, self._large_node, self.sizes), failed)
         if self.profile and asked("profile", ""):
             self._try("profile", self.profiles, failed)
 
@@ -73,7 +76,7 @@ class Bench:
         print(f"\n== {name}", flush=True)
         try:
             section()
-        except EXPECTED as error:
+        except rounds.TROUBLE as error:
             failed[name] = str(error)
             print(f"{name} did not work: {error}", flush=True)
         except Exception as error:  # a fault of ours; what was measured before and what comes after is not lost
@@ -91,11 +94,11 @@ class Bench:
         others = rivals.start_rivals(self.fleet, self.programs, self.net, needed)
         redis = others.pop("redis", None)
         targets |= {name: other for name, other in others.items() if isinstance(other, Target)}
-        rounds.fill(targets.values())
+        self._fill(targets)
         plain = None
         if isinstance(redis, Redis) and "redis-benchmark" in self.programs:
             plain = load.RedisBenchmark(self.programs["redis-benchmark"], redis, rounds.KEYS)
-        self.rounds.run(self._with_before(cases), targets, plain)
+        self.loop.run(self._with_before(cases), targets, plain)
 
     def cluster(self, cases: list[rounds.Case]) -> None:
         """Four shards with a replica each, asked through one node."""
@@ -104,31 +107,44 @@ class Bench:
             targets["before"] = store.start_four(self.fleet, str(self.against), self.net, "before", 40).target()
         if "nginx" in self.programs:
             targets["nginx"] = rivals.start_nginx(self.fleet, self.programs["nginx"], f"{self.net}.101")
-        rounds.fill(targets.values())
-        self.rounds.run(self._with_before(cases), targets, shards=4)
+        self._fill(targets)
+        self.loop.run(self._with_before(cases), targets, shards=4)
+
+    def _fill(self, targets: dict[str, Target]) -> None:
+        for name, target in list(targets.items()):
+            with self.loop.without(targets, name):
+                rounds.fill(target)
 
     def profiles(self) -> None:
         """Of one node that reads and that writes, and of two that a forwarded read passes through."""
         found: dict[str, str] = self.extras.setdefault("profiles", {})
         node = self._node("ostraca", 1)
-        rounds.fill([node.target()])
-        for title, verb, connections in (("GET, one node, 32 connections", "get", 32), ("SET, one node, 128 connections", "put", 128)):
-            self._profile(found, title, rounds.Case("one", verb, title, verb, ("ostraca",)), node, node.nodes[0], connections)
+        rounds.fill(node.target())
+        for title, verb, connections in (
+            ("GET, one node, 32 connections", "get", 32),
+            ("SET, one node, 128 connections", "put", 128),
+        ):
+            self._profile(
+                found, title, rounds.Case("one", verb, title, verb, ("ostraca",)), node, node.nodes[0], connections
+            )
         self.fleet.stop_all()
         four = store.start_four(self.fleet, str(self.kv), self.net)
-        rounds.fill([four.target()])
+        rounds.fill(four.target())
         for title, verb, keys, shard in (
-                ("GET of another node's key, 32 connections: the node that is asked", "get", "other", 0),
-                ("GET of another node's key, 32 connections: the node that has it", "get", "other", rounds.OTHER_SHARD),
-                ("SET of any key, 128 connections: the node that is asked", "put", "all", 0),
-                ("SET of any key, 128 connections: the leader of another shard", "put", "all", rounds.OTHER_SHARD)):
+            ("GET of another node's key, 32 connections: the node that is asked", "get", "other", 0),
+            ("GET of another node's key, 32 connections: the node that has it", "get", "other", rounds.OTHER_SHARD),
+            ("SET of any key, 128 connections: the node that is asked", "put", "all", 0),
+            ("SET of any key, 128 connections: the leader of another shard", "put", "all", rounds.OTHER_SHARD),
+        ):
             case = rounds.Case("cluster", verb, title, verb, ("ostraca",), keys=keys)
             self._profile(found, title, case, four, four.leader(shard), 32 if verb == "get" else 128)
 
-    def _profile(self, found: dict[str, str], title: str, case: rounds.Case, cluster: Cluster, node: Node, connections: int) -> None:
+    def _profile(
+        self, found: dict[str, str], title: str, case: rounds.Case, cluster: Cluster, node: Node, connections: int
+    ) -> None:
         assert node.process
         shards = cluster.shards
-        load_for = lambda seconds: self.rounds.generator(case, cluster.target(), connections, shards, seconds)[1]()  # noqa: E731
+        load_for = lambda seconds: self.loop.generator(case, cluster.target(), connections, shards, seconds)[1]()
         text = profile.taken(node.process, self.fleet.directory, load_for)
         if text:
             found[title] = text
@@ -142,3 +158,16 @@ class Bench:
 
     def _with_before(self, cases: list[rounds.Case]) -> list[rounds.Case]:
         return [case.beside("before") for case in cases] if self.against else cases
+
+
+def expected_minutes(
+    is_wanted: Callable[[str, str], bool], turns: int, seconds: float, profile_too: bool, sizes: Sequence[str]
+) -> float:
+    """About how long what is measured of this store alone takes."""
+    parts = {
+        "latency": turns * (6 * seconds + 4) + 15,
+        "replica": turns * (7 * seconds + 8) + 10,
+        "large": turns * len(sizes) * (6 * seconds + 8) + ("1M" in sizes) * 45 + ("10M" in sizes) * 450,
+        "profile": 80.0 * profile_too,
+    }
+    return sum(part for name, part in parts.items() if is_wanted(name, "")) / 60

@@ -49,8 +49,14 @@ class Process:
         """Runs it; says nothing of its readiness."""
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                self.argv, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, preexec_fn=_die_with_parent)
+                self.argv,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
 
     @property
     def pid(self) -> int:
@@ -75,7 +81,9 @@ class Process:
             except (OSError, ValueError):
                 pass
             if time.monotonic() > deadline:
-                raise Failed(f"{self.name} did not answer within {READY_SECONDS:.0f} s; its log ends:\n{self.last_words()}")
+                raise Failed(
+                    f"{self.name} did not answer within {READY_SECONDS:.0f} s; its log ends:\n{self.last_words()}"
+                )
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -160,7 +168,7 @@ def cpu_of(processes: Iterable[Process]) -> float:
 
 
 def settle(processes: list[Process]) -> None:
-    """Waits until they rest: what a server does after its answers belongs to the requests before, not to those after."""
+    """Waits until they rest: what a server does after its answers belongs to the requests before, not to the next."""
     deadline, before = time.monotonic() + SETTLE_SECONDS, cpu_of(processes)
     allowed = SETTLE_SHARE * max(1, len(processes) / 2)
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Nodes of Ostraca: one alone, a leader with a replica, or the shipped cluster's shape; and what they say of themselves."""
+"""Nodes of Ostraca: one alone, a leader with a replica, the shipped cluster; and what they say of themselves."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ class Node:
 class Cluster:
     """Nodes of one sharding.toml, all of them on this machine."""
 
-    def __init__(self, fleet: Fleet, program: str, name: str, hosts: Callable[[int, int], str], shards: int,
-                 replicas: int) -> None:
+    def __init__(
+        self, fleet: Fleet, program: str, name: str, hosts: Callable[[int, int], str], shards: int, replicas: int
+    ) -> None:
         self.fleet, self.name, self.shards = fleet, name, shards
         places = [(shard, copy) for shard in range(shards) for copy in range(1 + replicas)]
         port = free_port([hosts(*place) for place in places])
@@ -61,8 +62,16 @@ class Cluster:
         self.nodes = []
         for shard, copy in places:
             address = Address(hosts(shard, copy), port)
-            argv = [program, "serve", "--config-file", str(config), "--http-addr", str(address), "--db-location",
-                    str(room / f"{SHARDS[shard]}-{copy}.redb")]
+            argv = [
+                program,
+                "serve",
+                "--config-file",
+                str(config),
+                "--http-addr",
+                str(address),
+                "--db-location",
+                str(room / f"{SHARDS[shard]}-{copy}.redb"),
+            ]
             self.nodes.append(Node(shard, copy, address, argv, room))
         config.write_text("".join(self._table(shard) for shard in range(shards)))
         for node in self.nodes:
@@ -73,7 +82,8 @@ class Cluster:
 
     def _table(self, shard: int) -> str:
         first, *others = (f'"{node.address}"' for node in self.nodes if node.shard == shard)
-        return f'[[shards]]\nname = "{SHARDS[shard]}"\nidx = {shard}\naddress = {first}\nreplicas = [{", ".join(others)}]\n\n'
+        replicas = ", ".join(others)
+        return f'[[shards]]\nname = "{SHARDS[shard]}"\nidx = {shard}\naddress = {first}\nreplicas = [{replicas}]\n\n'
 
     def _launch(self, node: Node) -> None:
         name = f"{self.name}-{SHARDS[node.shard]}-{node.copy}"
@@ -104,9 +114,13 @@ class Cluster:
         """The cluster as it is asked through its first node; whatever any node uses is counted."""
         address = self.nodes[0].address
         return Target(
-            self.name, address, self.processes,
+            self.name,
+            address,
+            self.processes,
             get=lambda key: wire.request("GET", address, f"/v1/kv/{key}"),
-            put=lambda key, value: _put(address, key, value), prefill=self._fill)
+            put=lambda key, value: _put(address, key, value),
+            prefill=self._fill,
+        )
 
     def _fill(self, pairs: Iterator[tuple[str, bytes]]) -> int:
         """Writes keys at the leaders of their shards: nothing has to be forwarded."""
@@ -146,5 +160,5 @@ def start_pair(fleet: Fleet, program: str, net: str, name: str = "pair") -> Clus
 
 def start_four(fleet: Fleet, program: str, net: str, name: str = "ostraca", hosts: int = 20) -> Cluster:
     """Four shards with a replica each: eight nodes, as in the shipped sharding.toml."""
-    place = lambda shard, copy: f"{net}.{hosts + 10 * copy + shard}"  # noqa: E731
+    place = lambda shard, copy: f"{net}.{hosts + 10 * copy + shard}"
     return Cluster(fleet, program, name, place, shards=4, replicas=1)

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .figures import Figures, Point, Spread
+from .rivals import HELD_OPEN
 from .targets import GOALS
 
 LABELS = {
-    "ostraca": "Ostraca", "redis": "Redis (redis-benchmark)", "webdis": "webdis + Redis", "nginx": "nginx, 100-byte file",
+    "ostraca": "Ostraca",
+    "redis": "Redis (redis-benchmark)",
+    "webdis": "webdis + Redis",
+    "nginx": "nginx, 100-byte file",
+    HELD_OPEN: "nginx, file held open",
     "etcd": "etcd, HTTP gateway",
+}
+# Shorter, for charts.
+NAMES = {
+    "ostraca": "Ostraca",
+    "redis": "Redis",
+    "webdis": "webdis + Redis",
+    "nginx": "nginx",
+    HELD_OPEN: "nginx, held open",
+    "etcd": "etcd",
 }
 
 
@@ -32,7 +46,7 @@ def spread(value: Spread | None) -> str:
     """Median, and least to greatest."""
     if value is None:
         return "–"
-    if value.count == 1:
+    if value.rounds == 1:
         return number(value.median)
     return f"{number(value.median)} <sub>{number(value.least)}–{number(value.most)}</sub>"
 
@@ -71,9 +85,9 @@ def goals(figures: Figures) -> tuple[str, int, int]:
             asked += 1
             met += verdict.startswith("**")
         shown = "–" if value is None else goal.shown(value.median)
-        if value and value.count > 1:
+        if value and value.rounds > 1:
             shown += f" <sub>{goal.shown(value.least).split()[0]}–{goal.shown(value.most).split()[0]}</sub>"
         rows.append([goal.case, goal.what, goal.wanted(goal.reach), shown, goal.wanted(goal.beyond), verdict])
-    lines = ["| case | figure | to reach | measured | beyond | |", "|---|---|---:|---:|---:|---|"]
+    lines = ["| case | figure | to reach | measured | beyond | verdict |", "|---|---|---:|---:|---:|---|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n", asked, met

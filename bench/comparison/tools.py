@@ -60,15 +60,19 @@ def _install(packages: list[str]) -> None:
         # Asks no questions, and keeps systemd from starting what was installed where it honours this.
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "SYSTEMD_OFFLINE": "1"}
         try:
-            done = subprocess.run(shown, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+            done = subprocess.run(
+                shown, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False
+            )
         except OSError as error:
             print(f"that did not work: {error}")
             return
         if done.returncode != 0:
             print(f"that did not work: exit code {done.returncode}")
     if Path("/run/systemd/system").exists():
-        print("Debian may have started what was installed as services, on their usual ports. They are left alone; they "
-              "share the machine: systemctl stop redis-server webdis etcd nginx")
+        print(
+            "Debian may have started what was installed as services, on their usual ports. They are left alone; they "
+            "share the machine: systemctl stop redis-server webdis etcd nginx"
+        )
 
 
 def versions(found: dict[str, str]) -> dict[str, str]:

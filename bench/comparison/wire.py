@@ -86,7 +86,7 @@ class _Line:
         """Sends what the socket takes."""
         try:
             while self.unsent:
-                self.unsent = self.unsent[self.socket.send(self.unsent):]
+                self.unsent = self.unsent[self.socket.send(self.unsent) :]
         except BlockingIOError:
             pass
 
@@ -100,7 +100,9 @@ class _Line:
         # The tail may hold the beginning of a mark, never a whole one: one byte less than the longer mark, cut behind
         # the last whole mark.
         last = seen.rfind(self.dialect.good)
-        self.tail = seen[max(len(seen) - len(self.dialect.good) + 1, last + len(self.dialect.good) if last >= 0 else 0):]
+        self.tail = seen[
+            max(len(seen) - len(self.dialect.good) + 1, last + len(self.dialect.good) if last >= 0 else 0) :
+        ]
         # An answer whose status is cut off is counted when the rest has come.
         if answers > good and self.dialect.answer not in self.tail:
             raise Broken(f"a store that was being filled refused: {seen[-400:]!r}")

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::chooser::Popularity;
 use crate::keyspace::STAMP_BYTES;
@@ -15,25 +15,16 @@ pub(crate) mod target;
 
 use target::Target;
 
-/// Load for an Ostraca cluster over HTTP, and proof that what was acknowledged can be read.
-///
-/// With --workload it measures: throughput and latency percentiles of a mix of
-/// reads and writes, in a closed loop (each connection asks again when it was
-/// answered) or, with --rate, in an open one (requests start by a timetable, and
-/// latency counts from there, so a stall of the server is not overlooked).
-///
-/// Without --workload it writes --iterations new random keys, reads them back
-/// --read-iterations times while a second writer runs, compares every value, and
-/// shows each worker.
+/// The command line.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "benchclient",
     version,
-    verbatim_doc_comment,
+    about = ABOUT,
     after_help = AFTER_HELP,
     args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
-    max_term_width = 100
+    disable_help_flag = true,
+    max_term_width = 110
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -41,7 +32,21 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+
+    /// Print help
+    #[arg(short, long, action = ArgAction::HelpShort, global = true)]
+    help: Option<bool>,
 }
+
+const ABOUT: &str = "\
+Load for an Ostraca cluster over HTTP, and proof that what was acknowledged can be read.
+
+With --workload it measures throughput and latency percentiles of a mix of reads and writes: in a closed loop, in which \
+each connection asks again when it was answered, or with --rate in an open one, in which requests start by a timetable \
+and latency counts from there, so that no stall of the server is overlooked.
+
+Without --workload it writes --iterations new random keys, reads them back --read-iterations times while a second writer \
+runs, compares every value, and shows each worker.";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -68,9 +73,11 @@ pub(crate) enum Command {
 /// What is compared.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-Give several files per side, separated by commas, to compare runs: A1.json,A2.json,A3.json B1.json,B2.json,B3.json.
-On a shared machine run them in turn (A, B, A, B, …). With fewer than three rounds on a side, seconds are compared, which
-tells nothing about how much whole runs differ from each other.")]
+Give several files per side, separated by commas, to compare runs: A1.json,A2.json,A3.json B1.json,B2.json,B3.json. \
+On a shared machine run them in turn: A, B, A, B, … With fewer than three rounds on a side, seconds are compared, which \
+tells nothing about how much whole runs differ from each other.
+
+A difference is noise when 1 lies within the 95 % interval of the ratio (bootstrap of the medians).")]
 pub(crate) struct CompareArgs {
     /// What was before: one or more results of --json
     #[arg(value_name = "A.json[,…]")]
@@ -148,9 +155,9 @@ impl Workload {
 /// Which node is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RouteArg {
-    /// The one that --addr names; it forwards what is not its own
+    /// The one that --addr names.
     Any,
-    /// The leader of each key's shard, computed from /v1/cluster and followed when it changes
+    /// The leader of each key's shard.
     Direct,
 }
 
@@ -187,8 +194,8 @@ pub(crate) struct LoadArgs {
     )]
     pub(crate) read_iterations: u64,
 
-    /// What to measure
-    #[arg(long, value_name = "NAME", help_heading = "Measure")]
+    /// What to measure: set or get alone, or YCSB's a (half reads), b (95 % reads) or c (only reads)
+    #[arg(long, value_name = "NAME", hide_possible_values = true, help_heading = "Measure")]
     pub(crate) workload: Option<Workload>,
 
     /// How long to measure, after the warm-up
@@ -223,8 +230,9 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "N", requires = "workload", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000), help_heading = "Keys")]
     pub(crate) keys: u64,
 
-    /// Which keys are asked for how often [default: zipfian for a, b and c, else uniform]
-    #[arg(long, value_name = "NAME", requires = "workload", help_heading = "Keys")]
+    /// Which keys are asked for how often: uniform; zipfian (0.99, YCSB's: a few keys most of the time); latest (keys
+    /// are written in turn, and the newest are read most) [default: zipfian for a, b and c, else uniform]
+    #[arg(long, value_name = "NAME", requires = "workload", hide_possible_values = true, help_heading = "Keys")]
     pub(crate) key_dist: Option<Popularity>,
 
     /// Names the keys: the same number, the same keys. What one run loaded another can read
@@ -235,12 +243,14 @@ pub(crate) struct LoadArgs {
     #[arg(long, requires = "workload", help_heading = "Keys")]
     pub(crate) preload: bool,
 
-    /// Which node is asked
+    /// Which node is asked: any is the one of --addr, which forwards what is not its own; direct is the leader of the
+    /// key's shard, computed from /v1/cluster and followed when it changes
     #[arg(
         long,
         value_name = "NAME",
         requires = "workload",
         default_value = "any",
+        hide_possible_values = true,
         help_heading = "Where and how well"
     )]
     pub(crate) route: RouteArg,
@@ -266,6 +276,9 @@ pub(crate) struct LoadArgs {
     pub(crate) plot: Option<PathBuf>,
 }
 
+/// Two gigabytes for what is remembered of them.
+const VERIFY_KEYS_MAX: u64 = 20_000_000;
+
 impl LoadArgs {
     /// What clap cannot see.
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -273,6 +286,12 @@ impl LoadArgs {
         if self.verify && size < STAMP_BYTES {
             return Err(format!(
                 "--verify needs values of at least {STAMP_BYTES} bytes, to tell writes apart\nhint: --value-bytes 100"
+            ));
+        }
+        if self.verify && self.keys > VERIFY_KEYS_MAX {
+            return Err(format!(
+                "--verify keeps some 100 bytes per key in memory, so there are at most {VERIFY_KEYS_MAX} keys\nhint: --keys \
+                 {VERIFY_KEYS_MAX}"
             ));
         }
         if self.rate.is_some_and(|rate| rate < u64::from(self.threads)) {
@@ -371,6 +390,7 @@ mod tests {
     fn arguments_that_contradict_are_refused_with_a_hint() {
         for flags in [
             &["--workload", "a", "--verify", "--value-bytes", "10..100"][..],
+            &["--workload", "a", "--verify", "--keys", "20000001"],
             &["--workload", "a", "--rate", "2", "--threads", "4"],
         ] {
             let refused = parse(flags).expect("clap takes them").load.check().expect_err("contradiction");

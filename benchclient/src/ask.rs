@@ -58,13 +58,13 @@ pub(crate) async fn about(address: SocketAddr, host: &str) -> About {
     }
 }
 
-/// Processor seconds that these nodes have used so far, added up; `None` unless all of them say.
-pub(crate) async fn cpu_of(nodes: &[String]) -> Option<f64> {
-    let mut total = 0.0;
+/// Processor seconds that each of these nodes has used so far; `None` unless all of them say.
+pub(crate) async fn cpu_of(nodes: &[String]) -> Option<Vec<f64>> {
+    let mut all = Vec::new();
     for node in nodes {
         let address = node.parse().ok()?;
         let (_, metrics) = get(address, node, "/metrics").await.ok().filter(|(status, _)| *status == 200)?;
-        total += cpu_seconds(&metrics)?;
+        all.push(cpu_seconds(&metrics)?);
     }
-    (!nodes.is_empty()).then_some(total)
+    (!all.is_empty()).then_some(all)
 }

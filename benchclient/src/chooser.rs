@@ -20,11 +20,11 @@ const EXPONENT: f64 = 0.99;
 /// Which keys are asked for how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Popularity {
-    /// Every key as often
+    /// Every key as often.
     Uniform,
-    /// A few keys most of the time (YCSB's, exponent 0.99)
+    /// A few keys most of the time.
     Zipfian,
-    /// Keys are written in turn; the newest are read most
+    /// Keys are written in turn, and the newest are read most.
     Latest,
 }
 

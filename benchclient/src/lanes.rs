@@ -56,7 +56,7 @@ impl Lanes {
         }
     }
 
-    /// Takes up a new map of the cluster. Costs an atomic load when there is none.
+    /// Takes up a new map of the cluster. Costs a look at a lock that is hardly ever taken.
     pub(crate) fn follow(&mut self, plan: &Plan) {
         let known = self.cluster.as_ref().map_or(std::ptr::null(), Arc::as_ptr);
         let map = plan.cluster.borrow();

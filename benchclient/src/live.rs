@@ -24,14 +24,20 @@ impl Live {
         Live { label: label.into(), total, done: 0, terminal: std::io::stderr().is_terminal() }
     }
 
-    /// Shows one second; behind the end only if something was answered late.
+    /// Shows one second; behind the end only if it tells something: a failure, or an answer that took a second.
     pub(crate) fn show(&mut self, second: &Second, window: Window) {
-        let empty = Op::ALL.iter().all(|op| second.op(*op).response.count() + second.op(*op).failed == 0);
-        if empty && window.start + second.number * SECOND >= window.until {
+        let tells = |op: &Op| second.op(*op).failed > 0 || second.op(*op).response.quantile(1.0) >= SECOND;
+        if window.start + second.number * SECOND >= window.until && !Op::ALL.iter().any(tells) {
             return;
         }
         let line = self.line(second, window);
-        say(&if self.terminal { format!("\r\x1b[K{line}") } else { format!("{line}\n") });
+        if self.terminal {
+            // A line that is wrapped could not be rewritten.
+            let line: String = line.chars().take(columns().saturating_sub(1)).collect();
+            say(&format!("\r\x1b[K{line}"));
+        } else {
+            say(&format!("{line}\n"));
+        }
     }
 
     /// `run    12 s   68,412/s  get p50 0.412 p99 1.203 max 5.110 ms  7 failed`
@@ -60,6 +66,17 @@ impl Live {
         }
         line
     }
+}
+
+/// How wide the terminal is.
+fn columns() -> usize {
+    #[cfg(unix)]
+    if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stderr())
+        && size.ws_col > 0
+    {
+        return usize::from(size.ws_col);
+    }
+    80
 }
 
 impl Drop for Live {

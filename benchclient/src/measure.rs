@@ -113,6 +113,12 @@ fn second_result(second: &Second, ops: &[Op], window: Window, ended: Nanos) -> S
     SecondResult { second: second.number, part, partial: !whole || until > ended, ops }
 }
 
+/// What all counters together grew by; `None` if one began anew meanwhile, for its node was restarted.
+pub(crate) fn used(before: &[f64], after: &[f64]) -> Option<f64> {
+    let grew = before.iter().zip(after).map(|(before, after)| Some(after - before).filter(|grown| *grown >= 0.0));
+    if before.len() == after.len() { grew.sum() } else { None }
+}
+
 /// Microseconds.
 pub(crate) fn micros(nanos: Nanos) -> f64 {
     as_f64(nanos) / 1e3
@@ -129,4 +135,16 @@ pub(crate) fn latency(latencies: &Latencies) -> Option<Latency> {
         p999_us: micros(p999),
         max_us: micros(max),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::used;
+
+    #[test]
+    fn counters_grow_together_unless_one_began_anew() {
+        assert_eq!(used(&[1.0, 2.0], &[1.5, 4.0]), Some(2.5));
+        assert_eq!(used(&[1.0, 2.0], &[9.0, 0.5]), None);
+        assert_eq!(used(&[1.0], &[1.0, 2.0]), None);
+    }
 }

@@ -120,3 +120,56 @@ impl Pacer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::{BUSY_LOOK_INTERVAL, LOOK_INTERVAL, Pacer, Turn};
+    use crate::clock::Clock;
+    use crate::schedule::Schedule;
+
+    const MILLI: u64 = 1_000_000;
+
+    /// A request every millisecond from 0 to 9 ms; until 20 ms for what is late.
+    fn pacer(burst: u64) -> Pacer {
+        Pacer::new(Schedule::new(0, 1000, 0, 1), Clock::start(), 10 * MILLI, 20 * MILLI, burst)
+    }
+
+    #[test]
+    fn pacer_gives_what_is_due_up_to_the_end_and_late_ones_up_to_the_grace() {
+        let pacer = pacer(1);
+        assert_eq!((pacer.take(0), pacer.take(0)), (Turn::Start(0), Turn::Idle));
+        assert_eq!(pacer.take(15 * MILLI), Turn::Start(MILLI), "late, with the time it was meant for");
+        assert_eq!((pacer.take(20 * MILLI), pacer.unsent(20 * MILLI)), (Turn::End, 8));
+        let prompt = self::pacer(1);
+        let taken = std::iter::from_fn(|| Some(prompt.take(19 * MILLI)).filter(|turn| *turn != Turn::End)).count();
+        assert_eq!((taken, prompt.unsent(19 * MILLI)), (10, 0));
+    }
+
+    #[test]
+    fn pacer_wakes_as_many_as_there_is_work_for_and_looks_again_when_more_is_due() {
+        let pacer = pacer(2);
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut first, mut second) = (pin!(pacer.wait(1)), pin!(pacer.wait(2)));
+        assert!(first.as_mut().poll(&mut cx).is_pending() && second.as_mut().poll(&mut cx).is_pending());
+        assert!(first.as_mut().poll(&mut cx).is_pending(), "polled for another reason, it still waits");
+        // Two are due at 1 ms: one worker takes both.
+        assert_eq!(pacer.wake(MILLI), Some(2 * MILLI));
+        assert!(first.poll(&mut cx).is_ready() && second.as_mut().poll(&mut cx).is_pending());
+        // Six are due at 5 ms, and one worker is left.
+        assert_eq!(pacer.wake(5 * MILLI), Some(5 * MILLI + BUSY_LOOK_INTERVAL));
+        assert!(second.poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn pacer_does_not_look_more_often_than_it_should_and_ends() {
+        let fast = Pacer::new(Schedule::new(0, 1_000_000, 0, 1), Clock::start(), 10 * MILLI, 20 * MILLI, 1);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waiting: Vec<_> = (0..5).map(|worker| Box::pin(fast.wait(worker))).collect();
+        waiting.iter_mut().for_each(|worker| assert!(worker.as_mut().poll(&mut cx).is_pending()));
+        assert_eq!(fast.wake(1_000), Some(1_000 + LOOK_INTERVAL));
+        assert_eq!(fast.wake(20 * MILLI), None);
+    }
+}

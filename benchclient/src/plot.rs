@@ -114,7 +114,13 @@ fn throughput(area: &Area<'_>, round: &Round) -> Drawn {
         .y_label_area_size(80)
         .build_cartesian_2d(times(round), 0.0..most * 1.1)?;
     chart.draw_series(warm_up(round, 0.0..most * 1.1))?;
-    chart.configure_mesh().light_line_style(WHITE).x_desc("seconds").y_label_formatter(&|value| rate(*value)).draw()?;
+    chart
+        .configure_mesh()
+        .max_light_lines(0)
+        .x_desc("seconds")
+        .x_label_formatter(&|value| second(*value))
+        .y_label_formatter(&|value| rate(*value))
+        .draw()?;
     let failed = whole.iter().any(|second| of(second, |op| op.failed) > 0.0);
     let lines: [(&str, RGBColor, CountOf); 2] = [("ok", GREEN, |op| op.ok), ("failed", RED, |op| op.failed)];
     for (name, color, count) in lines.into_iter().take(if failed { 2 } else { 1 }) {
@@ -132,9 +138,15 @@ fn throughput(area: &Area<'_>, round: &Round) -> Drawn {
 }
 
 fn latencies(area: &Area<'_>, round: &Round, name: &str) -> Drawn {
-    let seen: Vec<(f64, Latency)> =
-        round.seconds.iter().filter_map(|second| Some((middle_of(second), second.ops.get(name)?.response?))).collect();
-    let range = milliseconds(seen.iter().map(|(_, latency)| latency));
+    let usual = round.ops.get(name).and_then(|op| op.response).map_or(0.0, |latency| latency.p99_us);
+    let seen = round.seconds.iter().filter_map(|second| {
+        let response = second.ops.get(name)?.response?;
+        // The last few answers behind the end say nothing, unless they are what was slow.
+        let tells = second.part != Part::Late || response.max_us > usual;
+        tells.then_some((middle_of(second), response))
+    });
+    let seen: Vec<(f64, Latency)> = seen.collect();
+    let range = milliseconds(seen.iter().map(|(_, latency)| (latency.p50_us, latency.max_us)));
     let mut chart = ChartBuilder::on(area)
         .caption(format!("{name}: response time in each second"), written(15))
         .margin(12)
@@ -144,8 +156,9 @@ fn latencies(area: &Area<'_>, round: &Round, name: &str) -> Drawn {
     chart.draw_series(warm_up(round, range))?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .max_light_lines(0)
         .x_desc("seconds")
+        .x_label_formatter(&|value| second(*value))
         .y_label_formatter(&|value| in_millis(*value))
         .draw()?;
     for (label, color, of) in LINES {
@@ -171,7 +184,7 @@ fn nines(part: f64, count: u64) -> f64 {
 fn spectrum(area: &Area<'_>, round: &Round) -> Drawn {
     let any: Vec<(&String, &OpResult)> = round.ops.iter().filter(|(_, op)| !op.spectrum.is_empty()).collect();
     let most = any.iter().map(|(_, op)| nines(1.0, op.ok)).fold(1.0, f64::max);
-    let range = milliseconds(any.iter().filter_map(|(_, op)| op.response.as_ref()));
+    let range = milliseconds(any.iter().filter_map(|(_, op)| op.response).map(|all| (all.min_us, all.max_us)));
     let mut chart = ChartBuilder::on(area)
         .caption("response time by percentile, of all measured requests", written(15))
         .margin(12)
@@ -180,7 +193,7 @@ fn spectrum(area: &Area<'_>, round: &Round) -> Drawn {
         .build_cartesian_2d(0.0..most, range.log_scale())?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .max_light_lines(0)
         .x_desc("percent of the requests that were no slower")
         .x_label_formatter(&|place| percent(*place))
         .y_label_formatter(&|value| in_millis(*value))
@@ -203,17 +216,17 @@ fn spectrum(area: &Area<'_>, round: &Round) -> Drawn {
 /// Anything quicker is drawn as this: a logarithmic scale has no nought.
 const MICROS_MIN: f64 = 1.0;
 
-/// From the quickest median to the slowest request, in milliseconds, with some air.
-fn milliseconds<'a>(all: impl Iterator<Item = &'a Latency>) -> Range<f64> {
-    let (least, most) = all
-        .fold((f64::MAX, MICROS_MIN), |(least, most), latency| (least.min(latency.min_us), most.max(latency.max_us)));
+/// From the least to the most of these microseconds, in milliseconds, with some air.
+fn milliseconds(all: impl Iterator<Item = (f64, f64)>) -> Range<f64> {
+    let (least, most) = all.fold((f64::MAX, MICROS_MIN), |(least, most), (from, to)| (least.min(from), most.max(to)));
     let least = least.clamp(MICROS_MIN, most);
-    least / 1e3 * 0.8..most / 1e3 * 1.3
+    least / 1e3 * 0.7..most / 1e3 * 1.5
 }
 
 fn times(round: &Round) -> Range<f64> {
     let end = round.seconds.iter().map(|second| second.second + 1).max().unwrap_or(1);
-    0.0..as_f64(end)
+    // Room for the legend.
+    0.0..as_f64(end) * 1.1
 }
 
 fn middle_of(second: &SecondResult) -> f64 {
@@ -249,7 +262,16 @@ fn in_millis(value: f64) -> String {
 fn percent(nines: f64) -> String {
     let part = 100.0 * (1.0 - 10_f64.powf(-nines));
     let text = format!("{part:.5}");
-    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+    if is_whole(nines) { format!("{} %", text.trim_end_matches('0').trim_end_matches('.')) } else { String::new() }
+}
+
+/// Whole seconds only.
+fn second(value: f64) -> String {
+    if is_whole(value) { format!("{value:.0}") } else { String::new() }
+}
+
+fn is_whole(value: f64) -> bool {
+    (value - value.round()).abs() < 1e-9
 }
 
 #[cfg(test)]
@@ -262,5 +284,6 @@ mod tests {
         assert!((nines(0.9, 1000) - 1.0).abs() < 1e-9 && (nines(0.999, 1000) - 3.0).abs() < 1e-9);
         assert!((nines(1.0, 1000) - 3.0).abs() < 1e-9, "the slowest of a thousand");
         assert_eq!([percent(0.0), percent(1.0), percent(3.0)], ["0 %", "90 %", "99.9 %"]);
+        assert_eq!(percent(1.5), "", "only whole nines have a label");
     }
 }

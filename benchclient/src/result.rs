@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 /// The format of this file.
 pub(crate) const FORMAT: u32 = 1;
 

@@ -31,6 +31,8 @@ use crate::warn::warnings;
 const BULK_CONNECTIONS: usize = 64;
 /// How often what failed in them is tried again, a second apart.
 const BULK_PASSES: usize = 30;
+/// How long all nodes together may take to tell their processor time; a node that hangs must not hold up a report.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many wrong keys are named.
 const EXAMPLES_MAX: usize = 10;
 
@@ -193,9 +195,12 @@ impl Run {
             keep: Keep::Nothing,
         };
         let warm_up = if args.requests.is_some() { Duration::ZERO } else { args.warmup };
+        let interrupt = self.session.signals.interrupt();
         let cpu_before = async {
-            tokio::time::sleep(warm_up).await;
-            self.server_cpu().await
+            tokio::select! {
+                () = tokio::time::sleep(warm_up) => self.server_cpu().await,
+                () = interrupt.cancelled() => None,
+            }
         };
         let load = self.session.carry_out(Arc::new(self.session.plan(task, false)));
         let (outcome, before) = tokio::join!(load, cpu_before);
@@ -210,16 +215,16 @@ impl Run {
             cluster.iter().flat_map(|cluster| &cluster.shards).map(|shard| shard.name.to_string()).collect();
         let mut round = measure::round(&outcome, &ops, &shards, self.session.interrupted());
         let counted = as_f64(round.ok() + round.failed());
-        round.server_cpu_us =
-            before.zip(after).filter(|_| counted > 0.0).map(|(before, after)| (after - before) * 1e6 / counted);
+        let used = before.zip(after).and_then(|(before, after)| measure::used(&before, &after));
+        round.server_cpu_us = used.filter(|_| counted > 0.0).map(|seconds| seconds * 1e6 / counted);
         round.warnings = warnings(&self.document.settings, &round);
         round
     }
 
-    /// Processor seconds of all nodes so far.
-    async fn server_cpu(&self) -> Option<f64> {
+    /// Processor seconds of each node so far.
+    async fn server_cpu(&self) -> Option<Vec<f64>> {
         let nodes: Vec<String> = self.session.cluster()?.nodes.iter().map(|node| node.address.clone()).collect();
-        ask::cpu_of(&nodes).await
+        tokio::time::timeout(METRICS_TIMEOUT, ask::cpu_of(&nodes)).await.ok().flatten()
     }
 
     /// Reads back every key that was written to.
@@ -305,7 +310,9 @@ impl Run {
             let text = serde_json::to_string_pretty(&self.document).map_err(|error| error.to_string())?;
             write(file, &format!("{text}\n"))?;
         }
-        if let Some(file) = &self.session.args.plot {
+        if let Some(file) = &self.session.args.plot
+            && !self.document.rounds.is_empty()
+        {
             write(file, &plot::svg(&self.document)?)?;
         }
         Ok(())

@@ -69,9 +69,27 @@ mod fine {
                 let mut ready = self.0.readable().await?;
                 let read = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut [0_u8; 8])?));
                 if let Ok(read) = read {
+                    // It goes off once: another read would only be told so.
+                    ready.clear_ready();
                     return read.map(drop);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Timer;
+    use crate::clock::Clock;
+
+    #[tokio::test]
+    async fn timer_sleeps_no_shorter_than_asked_and_can_be_used_again() {
+        let (mut timer, clock) = (Timer::new(), Clock::start());
+        for time in [200_000, 1, 3_000_000] {
+            let before = clock.now();
+            timer.sleep(time).await;
+            assert!(clock.now() - before >= time, "{time} ns");
         }
     }
 }

@@ -83,3 +83,57 @@ fn absent(round: &Round) -> Option<String> {
     let count: u64 = round.failures.iter().filter(|failure| absent(&failure.code)).map(|failure| failure.count).sum();
     (count > 0).then(|| format!("{} reads found no key: --preload writes all keys first.", grouped(count)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::warnings;
+    use crate::result::{FailureResult, Latency, Round, Settings, testing};
+
+    fn warned(settings: &Settings, round: &Round) -> String {
+        warnings(settings, round).join("\n")
+    }
+
+    fn latency(us: f64) -> Option<Latency> {
+        Some(Latency { mean_us: us, min_us: us, p50_us: us, p90_us: us, p99_us: us, p999_us: us, max_us: us })
+    }
+
+    #[test]
+    fn round_without_faults_has_no_warning() {
+        let mut round = testing::round(1000.0, 400.0);
+        round.generator.own_delay = latency(200.0);
+        assert_eq!(warned(&Settings { rate: Some(1000), ..testing::settings() }, &round), "");
+    }
+
+    #[test]
+    fn generator_without_time_to_spare_is_named_as_the_limit() {
+        let mut round = testing::round(1000.0, 400.0);
+        round.generator.busy = 0.97;
+        let text = warned(&testing::settings(), &round);
+        assert!(text.contains("97 % of a processor") && text.contains("--threads 2"), "{text}");
+        round.generator.busy = 0.5;
+        round.generator.waited = Some(0.4);
+        assert!(warned(&testing::settings(), &round).contains("waited for a processor 40 %"));
+    }
+
+    #[test]
+    fn timetable_that_was_not_kept_is_told_apart_from_a_slow_server() {
+        let mut round = testing::round(1000.0, 400.0);
+        round.generator.own_delay = latency(4_900.0);
+        assert!(warned(&testing::settings(), &round).contains("4.9 ms late although a connection was free"));
+        let settings = Settings { rate: Some(5_000), ..testing::settings() };
+        let round = Round { unsent: 7_000, ..testing::round(1000.0, 400.0) };
+        let text = warned(&settings, &round);
+        assert!(
+            text.contains("5,000 a second were asked for and 1,000 reached") && text.contains("7,000 requests"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn keys_that_were_not_there_name_the_remedy() {
+        let mut round = testing::round(1000.0, 400.0);
+        let (op, shard, code) = ("get".into(), "One".into(), "key-not-found".into());
+        round.failures.push(FailureResult { op, shard, code, count: 12, first: String::new() });
+        assert!(warned(&testing::settings(), &round).contains("12 reads found no key: --preload"));
+    }
+}

@@ -127,24 +127,32 @@ impl Worker {
         self.lanes.follow(&self.plan);
         let mut gathered = 0;
         while gathered < self.plan.pipeline && self.lanes.burst_bytes() < BURST_BYTES_MAX {
-            let (intended, none_left) = match pacer {
-                None if now >= window.until => (None, Gathered::End),
-                None => (Some(None), Gathered::End),
-                Some(pacer) => match pacer.take(now) {
-                    Turn::Start(intended) => (Some(Some(intended)), Gathered::End),
-                    Turn::Idle => (None, Gathered::Nothing),
-                    Turn::End => (None, Gathered::End),
-                },
-            };
-            let turn = intended.and_then(|intended| Some((intended, self.plan.turn()?)));
-            let Some((intended, turn)) = turn else {
-                return if gathered > 0 { Gathered::Burst } else { none_left };
-            };
-            let Some((op, key)) = draw(&mut self.source, turn) else { return Gathered::End };
-            desk.request(&mut self.lanes, op, key, intended);
+            match self.next(window, pacer, now) {
+                Ok((intended, op, key)) => desk.request(&mut self.lanes, op, key, intended),
+                Err(_) if gathered > 0 => break,
+                Err(none) => return none,
+            }
             gathered += 1;
         }
         Gathered::Burst
+    }
+
+    /// The next request and its place in the timetable, if there is one; else why there is none.
+    fn next(
+        &mut self,
+        window: Window,
+        pacer: Option<&Pacer>,
+        now: Nanos,
+    ) -> Result<(Option<Nanos>, Op, u64), Gathered> {
+        let intended = match pacer.map(|pacer| pacer.take(now)) {
+            Some(Turn::Start(intended)) => Some(intended),
+            Some(Turn::Idle) => return Err(Gathered::Nothing),
+            Some(Turn::End) => return Err(Gathered::End),
+            None if now >= window.until => return Err(Gathered::End),
+            None => None,
+        };
+        let drawn = self.plan.turn().and_then(|turn| draw(&mut self.source, turn));
+        drawn.map(|(op, key)| (intended, op, key)).ok_or(Gathered::End)
     }
 
     /// Sends the burst and settles every request of it; says whether all of them failed.

@@ -33,6 +33,10 @@ pub(super) const PENDING_MAX: usize = 8192;
 /// nothing about the peer, and must not break off what others wait for.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// A connection that nobody has used for so long is closed: whether the peer is still behind it would show only when a
+/// call has waited in vain.
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(60);
+
 /// How long a caller waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -180,22 +184,18 @@ impl Calls {
         }
     }
 
-    /// Ends calls whose time is over. Returns when one of them was patient and the peer has said nothing at all
-    /// meanwhile: then the connection is to be closed, so that the next caller learns by a new handshake whether the peer
-    /// is there, without leaving a write in the dark.
+    /// Ends calls whose time is over. Returns when the connection is to be closed: one of them was patient and the peer has
+    /// said nothing at all meanwhile, so that the next caller learns by a new handshake whether the peer is there, without
+    /// leaving a write in the dark; or nobody has called for [`IDLE_MAX`].
     pub(super) async fn watch(&self) {
         loop {
             let due = self.desk.lock().due;
-            let over = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let look = due.unwrap_or_else(|| timer_now() + IDLE_MAX);
             tokio::select! {
-                () = over => {
-                    if self.end_overdue(timer_now()) {
-                        return;
+                () = sleep_until(look) => {
+                    let is_idle = due.is_none();
+                    if is_idle || self.end_overdue(timer_now()) {
+                        return; // a call that enters now is told that nothing of it has left
                     }
                 }
                 () = self.sooner.notified() => {}

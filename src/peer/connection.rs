@@ -1,8 +1,8 @@
 //! The writing half that both ends of a connection share: frames go out in the order they were queued, small ones
 //! together, large ones uncopied, and a receiver that takes nothing for [`WRITE_STALL`] ends the connection.
 //!
-//! Before it writes, the writer lets everybody else run who can: under load whatever they queue goes out in the same
-//! write, and when nobody has anything it costs a look at the sockets.
+//! Before it writes a frame alone, the writer lets everybody else run who can: under load whatever they queue goes out in
+//! the same write, and when nobody has anything it costs a look at the sockets.
 
 use std::io;
 use std::time::Duration;
@@ -55,7 +55,9 @@ pub(super) async fn write_frames<W: AsyncWrite + Unpin>(
     let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
     let mut piece = Vec::new();
     while let Some(first) = queue.recv().await {
-        tokio::task::yield_now().await;
+        if queue.is_empty() {
+            tokio::task::yield_now().await;
+        }
         gather(&mut piece, first, &mut queue);
         watch.start(&mut piece);
         for Outgoing { frame, .. } in &piece {
@@ -107,4 +109,55 @@ async fn write_pieces<W: AsyncWrite + Unpin>(io: &mut W, bytes: &[u8]) -> io::Re
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes"))??;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// Takes everything, and counts how often it was given something.
+    #[derive(Clone, Default)]
+    struct Counted(Arc<AtomicUsize>, Arc<AtomicUsize>);
+
+    impl AsyncWrite for Counted {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            self.1.fetch_add(bytes.len(), Ordering::SeqCst);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_that_are_queued_by_many_tasks_leave_in_one_write() {
+        let (queue, outgoing) = mpsc::channel(100);
+        let io = Counted::default();
+        let writing = tokio::spawn({
+            let io = io.clone();
+            async move { write_frames(io, outgoing, &Unwatched).await }
+        });
+        tokio::task::yield_now().await; // it waits
+        for id in 0..100 {
+            let queue = queue.clone();
+            let frame = Encoded { head: Bytes::from_static(b"0123456789"), body: Bytes::new() };
+            tokio::spawn(async move { queue.send(Outgoing { id, frame }).await });
+        }
+        drop(queue);
+        writing.await.unwrap().unwrap();
+        assert_eq!((io.0.load(Ordering::SeqCst), io.1.load(Ordering::SeqCst)), (1, 1000));
+    }
 }

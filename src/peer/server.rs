@@ -1,20 +1,24 @@
 //! The answering end of a connection: shakes hands, then serves requests side by side, within bounds.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::calls::IDLE_MAX;
 use super::connection::{Outgoing, PIECE_BYTES, Unwatched, write_frames, write_handshake};
 use super::contacts::Contacts;
 use super::frame::{Frame, allow_all_frames, cutter, encode_response};
@@ -25,12 +29,17 @@ use crate::metrics::Metrics;
 
 /// A caller that has not introduced itself in so long is hung up on.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(2);
-/// Requests served at once for one connection; the next one waits unread.
+/// Requests of one connection that are served at once in tasks, and writes that are under way; the next one waits unread.
 const SERVING_MAX: usize = 1024;
 /// Answers waiting to be written; beyond it requests are neither read nor finished until the peer takes some.
 const ANSWERS_MAX: usize = 1024;
 /// Bytes of requests served at once for one connection, in KiB: one frame of the greatest size and then some.
 const SERVING_KIB_MAX: usize = 96 << 10;
+
+/// A connection on which nothing has come for so long is closed: callers close theirs long before
+/// ([`super::calls::IDLE_MAX`]), so nobody is behind it any more. No request is under way for so long either.
+const SILENT_MAX: Duration = Duration::from_secs(300);
+const _: () = assert!(SILENT_MAX.as_secs() >= 2 * IDLE_MAX.as_secs(), "it is for the caller to close");
 
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,19 +65,23 @@ impl Reply {
 }
 
 /// What became of a request at first sight.
-#[derive(Debug)]
 pub enum Met {
     /// It is answered.
     Answered(Reply),
-    /// Its answer needs waiting, or work that others should not wait for.
+    /// It goes on by itself once it was polled, and the answer comes in a while; dropping it then loses the answer only.
+    Begun(Answer),
+    /// It needs work, or a wait, of its own.
     Waits(Request),
 }
 
+/// An answer that will come.
+pub type Answer = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
 /// Whatever answers peers' requests.
 pub trait Service: Send + Sync + 'static {
-    /// Answers what can be answered at once, and hands everything else back. Runs on the connection's reader, so that a
-    /// small read costs no task; the requests behind it wait for it.
-    fn meet(&self, request: Request) -> Met {
+    /// Answers or begins what needs no task of its own, and hands everything else back. Runs on the connection's reader:
+    /// the requests behind it wait for it.
+    fn meet(self: &Arc<Self>, request: Request) -> Met {
         Met::Waits(request)
     }
 
@@ -124,9 +137,11 @@ impl Listener {
         }
     }
 
+    /// Reads requests and writes their answers in one task: those that were answered at once go out together, and nobody
+    /// has to be woken for it.
     async fn serve_requests<IO, S>(
         &self,
-        mut frames: FramedRead<ReadHalf<IO>, LengthDelimitedCodec>,
+        frames: FramedRead<ReadHalf<IO>, LengthDelimitedCodec>,
         write: WriteHalf<IO>,
         service: Arc<S>,
     ) where
@@ -134,31 +149,52 @@ impl Listener {
         S: Service,
     {
         let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
-        let broken = CancellationToken::new();
-        let writing = {
-            let broken = broken.clone();
-            async move {
-                let _ = write_frames(write, outgoing, &Unwatched).await; // ends when the last answer is written, or the peer is gone
-                broken.cancel();
-            }
-        };
-        self.tasks.spawn(writing);
+        let mut writing = Box::pin(async move { write_frames(write, outgoing, &Unwatched).await });
+        let mut begun = FuturesUnordered::new();
+        let arrived = AtomicU64::new(0);
+        tokio::select! {
+            () = self.read_requests(frames, &answers, &mut begun, &arrived, service) => {}
+            () = silence(&arrived) => {}
+            () = self.stop.cancelled() => {}
+            _ = writing.as_mut() => return, // the peer is gone
+        }
+        self.tasks.spawn(async move {
+            let finishing = async move {
+                while let Some(outgoing) = begun.next().await {
+                    let _ = answers.send(outgoing).await; // the peer may be gone
+                }
+            };
+            tokio::join!(finishing, writing) // ends when the last answer is written, or the peer is gone
+        });
+    }
+
+    /// Serves what comes until the stream ends. What is answered at once, and writes of one commit, which are answered
+    /// together, take no task and no wake-up of their own; each request that waits has a task.
+    async fn read_requests<IO, S>(
+        &self,
+        mut frames: FramedRead<ReadHalf<IO>, LengthDelimitedCodec>,
+        answers: &mpsc::Sender<Outgoing>,
+        begun: &mut FuturesUnordered<Numbered>,
+        arrived: &AtomicU64,
+        service: Arc<S>,
+    ) where
+        IO: AsyncRead,
+        S: Service,
+    {
         let slots = Arc::new(Semaphore::new(SERVING_MAX));
         let room = Arc::new(Semaphore::new(SERVING_KIB_MAX));
         let mut recent = Recent::default();
-        let mut ended = pin!(async {
-            tokio::select! {
-                () = broken.cancelled() => {}
-                () = self.stop.cancelled() => {}
-            }
-        });
         loop {
             let next = tokio::select! {
-                biased; // frames that were read with the last ones are served without a look at the rest
-                next = frames.next() => next,
-                () = ended.as_mut() => None,
+                biased; // what is answered leaves before more is begun
+                Some(outgoing) = begun.next() => {
+                    let _ = answers.send(outgoing).await; // ends when the peer is gone
+                    continue;
+                }
+                next = frames.next(), if begun.len() < SERVING_MAX => next,
             };
             let Some(Ok(bytes)) = next else { return };
+            arrived.fetch_add(1, Ordering::Relaxed);
             let kib = u32::try_from(bytes.len() / 1024 + 1).unwrap_or(u32::MAX);
             let Ok(Frame::Request { id, request }) = Frame::decode_after(bytes.freeze(), &mut recent) else {
                 warn!("a peer broke the protocol; its connection is closed");
@@ -173,12 +209,13 @@ impl Listener {
                     let _ = answers.send(outgoing_of(id, reply)).await; // ends when the peer is gone
                     continue;
                 }
+                Met::Begun(answer) => {
+                    begun.push(Numbered { id, answer });
+                    continue;
+                }
                 Met::Waits(request) => request,
             };
-            let permits = tokio::select! {
-                permits = async { (Arc::clone(&slots).acquire_owned().await, Arc::clone(&room).acquire_many_owned(kib).await) } => permits,
-                () = broken.cancelled() => return,
-            };
+            let permits = (Arc::clone(&slots).acquire_owned().await, Arc::clone(&room).acquire_many_owned(kib).await);
             let (service, answers) = (Arc::clone(&service), answers.clone());
             self.tasks.spawn(async move {
                 let _permits = permits;
@@ -186,6 +223,32 @@ impl Listener {
                 let _ = answers.send(outgoing_of(id, reply)).await; // the peer may be gone
             });
         }
+    }
+}
+
+/// Waits until nothing has arrived for [`SILENT_MAX`], or a little longer.
+async fn silence(arrived: &AtomicU64) {
+    loop {
+        let before = arrived.load(Ordering::Relaxed);
+        sleep(SILENT_MAX).await;
+        if arrived.load(Ordering::Relaxed) == before {
+            return;
+        }
+    }
+}
+
+/// An answer that will come, to the request with this id.
+struct Numbered {
+    id: u64,
+    answer: Answer,
+}
+
+impl Future for Numbered {
+    type Output = Outgoing;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outgoing> {
+        let id = self.id;
+        self.answer.as_mut().poll(cx).map(|reply| outgoing_of(id, reply))
     }
 }
 

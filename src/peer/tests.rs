@@ -109,7 +109,7 @@ fn serve(echo: &Arc<Echo>) -> (DuplexStream, Serving) {
     serve_as(&local("B/0"), echo)
 }
 
-fn serve_as(local: &Arc<Local>, echo: &Arc<Echo>) -> (DuplexStream, Serving) {
+fn serve_as(local: &Arc<Local>, service: &Arc<impl Service>) -> (DuplexStream, Serving) {
     let (near, far) = tokio::io::duplex(PIPE_BYTES);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let listener = Listener {
@@ -120,14 +120,22 @@ fn serve_as(local: &Arc<Local>, echo: &Arc<Echo>) -> (DuplexStream, Serving) {
         tasks: tasks.clone(),
         stop: stop.clone(),
     };
-    let echo = Arc::clone(echo);
-    let connection = tokio::spawn(async move { listener.serve(far, echo).await });
+    let service = Arc::clone(service);
+    let connection = tokio::spawn(async move { listener.serve(far, service).await });
     (near, Serving { tasks, stop, connection })
 }
 
 async fn connect(near: DuplexStream) -> Arc<Connection> {
     let hello = local("A/0").hello(&NodeName::new("B/0"), Class::Request);
     Arc::new(Connection::open(near, hello).await.unwrap().0)
+}
+
+/// A caller that has shaken hands, and is played by the test.
+async fn connect_raw(near: DuplexStream) -> Framed<DuplexStream, LengthDelimitedCodec> {
+    let mut near = Framed::new(near, cutter());
+    send(&mut near, Frame::Hello(local("A/0").hello(&NodeName::new("B/0"), Class::Request))).await;
+    assert!(matches!(receive(&mut near).await, Some(Frame::Welcome(_))));
+    near
 }
 
 /// Sends a request and waits for its answer.

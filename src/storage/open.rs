@@ -81,6 +81,9 @@ pub enum OpenFault {
     /// A snapshot that was never completed.
     #[error("the file is a snapshot that was not received to its end")]
     Incoming,
+    /// It needs the log beside it, which is not there.
+    #[error("the file was not closed, and the log that holds its newest writes is not there: {0}")]
+    LogMissing(String),
     /// Its directory cannot be made or written.
     #[error("its directory cannot be written: {0}")]
     Directory(String),
@@ -141,6 +144,11 @@ impl OpenError {
                     .to_owned()
             }
             OpenFault::Incoming => format!("delete {file}: it never served, and the node fetches a new snapshot"),
+            OpenFault::LogMissing(_) => {
+                "put that directory back beside the file (whoever copied the file copies it, too); without it, the newest \
+                 writes are lost: then treat the file as damaged"
+                    .to_owned()
+            }
             OpenFault::Directory(_) => {
                 "make the directory writable for the user that runs this, or give another --db-location".to_owned()
             }

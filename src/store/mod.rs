@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - A request takes one hop at most.
-//! - A write runs in a task of its own: a client that leaves takes nothing with it.
+//! - A write goes on by itself: a client that leaves takes nothing with it.
 
 pub mod assembly;
 pub mod call;
@@ -39,7 +39,7 @@ use crate::metrics::Metrics;
 use crate::peer::{Contacts, Local, Pool};
 use crate::replication::pair::Pair;
 use crate::tasks::Tasks;
-use crate::types::{Key, ShardIndex, UnixMs};
+use crate::types::{Key, NodeName, ShardIndex, UnixMs};
 use route::{Route, Situation, route};
 
 /// What a store is made of.
@@ -101,35 +101,66 @@ impl Store {
         Store { me, map, pool, local, contacts, settings, clock, metrics, tasks, copies, places, started, started_at }
     }
 
-    /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself.
+    /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself once this was
+    /// polled.
     pub async fn execute(self: &Arc<Self>, call: Call) -> Result<Answer, Error> {
-        if !call.operation.is_write() {
-            return self.carry_out(&call).await;
+        let shard = self.shard_of(call.operation.key());
+        let at = self.situation(shard);
+        let asked = at.leader;
+        match route(call.operation.is_write(), call.consistency, call.reach, at) {
+            Route::Local => match self.copies.get(&shard.index) {
+                Some(pair) => self.serve_here(pair, asked, call).await,
+                None => Err(self.wrong_shard(shard)),
+            },
+            Route::WrongShard => Err(self.wrong_shard(shard)),
+            Route::Forward(node) if call.operation.is_write() => {
+                let (store, node, asked) = (Arc::clone(self), node.clone(), asked.name.clone());
+                self.carry(async move { store.send(&node, &asked, &call).await }).await
+            }
+            Route::Forward(node) => self.send(node, &asked.name, &call).await,
+            Route::ForwardToAny(nodes) => self.forward_to_any(&nodes, shard, &call).await,
         }
-        let store = Arc::clone(self);
-        let carried = self.tasks.carry(async move { store.carry_out(&call).await }).await;
-        carried.unwrap_or_else(|| {
+    }
+
+    /// Serves a request from this node's copy. When that does not lead, or not now, a task of its own waits while it is being
+    /// found out who does, and passes on what is led elsewhere by then.
+    async fn serve_here(self: &Arc<Self>, pair: &Arc<Pair>, asked: &Node, call: Call) -> Result<Answer, Error> {
+        let place = self.place_of(&pair.me);
+        let result = local::execute_once(pair, &place, &self.clock, &call).await;
+        if !result.as_ref().is_err_and(Error::was_not_led) {
+            return result;
+        }
+        let (store, pair, asked) = (Arc::clone(self), Arc::clone(pair), asked.name.clone());
+        let again = async move {
+            let result = local::execute(&pair, &place, &store.clock, &call).await;
+            store.pass_on(&asked, &call, result).await
+        };
+        self.carry(again).await
+    }
+
+    /// Does something in a task of its own: a client that leaves takes nothing with it, whatever there is to wait for.
+    async fn carry(&self, work: impl Future<Output = Result<Answer, Error>> + Send + 'static) -> Result<Answer, Error> {
+        self.tasks.carry(work).await.unwrap_or_else(|| {
             Err(Error::new(Code::Internal, "the write panicked")
                 .applied(Applied::Unknown)
                 .hint("this is a bug in the store: please report it with the node's log"))
         })
     }
 
-    /// What was not done because the shard is led elsewhere by now is passed on there, once (rule 22).
-    async fn carry_out(&self, call: &Call) -> Result<Answer, Error> {
+    /// Forwards, and once more when the node that was asked does not lead any more.
+    async fn send(&self, node: &Node, asked: &NodeName, call: &Call) -> Result<Answer, Error> {
         let shard = self.shard_of(call.operation.key());
-        let asked = self.map.leader_of(shard).name.clone();
-        match self.try_to_carry_out(shard, call).await {
-            Err(error) if error.was_not_led() && self.map.leader_of(shard).name != asked => {
-                self.try_to_carry_out(shard, call).await
-            }
-            result => result,
-        }
+        let result = self.forward(node, shard, call).await;
+        self.pass_on(asked, call, result).await
     }
 
-    async fn try_to_carry_out(&self, shard: &Shard, call: &Call) -> Result<Answer, Error> {
-        let at = self.situation(shard);
-        match route(call.operation.is_write(), call.consistency, call.reach, at) {
+    /// What was not done because the shard is led elsewhere by now is sent there, once (rule 22).
+    async fn pass_on(&self, asked: &NodeName, call: &Call, result: Result<Answer, Error>) -> Result<Answer, Error> {
+        let shard = self.shard_of(call.operation.key());
+        if !result.as_ref().is_err_and(|error| error.was_not_led() && self.map.leader_of(shard).name != *asked) {
+            return result;
+        }
+        match route(call.operation.is_write(), call.consistency, call.reach, self.situation(shard)) {
             Route::Local => match self.copies.get(&shard.index) {
                 Some(pair) => local::execute(pair, &self.place_of(&pair.me), &self.clock, call).await,
                 None => Err(self.wrong_shard(shard)),

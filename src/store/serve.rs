@@ -20,12 +20,11 @@ use crate::replication::pair::wire::{Inspect, NextChunk, NextLog, Poll, PollAnsw
 use crate::types::{Epoch, Key, Malformed, ShardIndex};
 
 impl Service for Store {
-    /// Small reads are answered on the spot: a point read costs less than a task.
-    fn meet(&self, request: Request) -> Met {
-        let is_prompt = request.envelope.kind == Kind::Forward.number()
-            && request.envelope.class != Class::Bulk
-            && Forwarded::is_read(&request.body);
-        if !is_prompt {
+    /// Small operations take no task: a point read costs less than one, and a write is in the writer's queue once it was
+    /// polled.
+    fn meet(self: &Arc<Self>, request: Request) -> Met {
+        let is_forward = request.envelope.kind == Kind::Forward.number();
+        if !is_forward || request.envelope.class == Class::Bulk {
             return Met::Waits(request);
         }
         let began = self.clock.now();
@@ -37,7 +36,15 @@ impl Service for Store {
                     None => return Met::Waits(request),
                 }
             }
-            Ok(_) | Err(_) => Reply::unsupported(),
+            Ok(forwarded) => {
+                let (store, envelope) = (Arc::clone(self), request.envelope);
+                return Met::Begun(Box::pin(async move {
+                    let reply = store.serve_forward(&envelope, forwarded, began).await;
+                    store.count_peer(Kind::Forward.index(), began);
+                    Reply::served(reply.encode())
+                }));
+            }
+            Err(_) => Reply::unsupported(),
         };
         self.count_peer(Kind::Forward.index(), began);
         Met::Answered(reply)
@@ -72,7 +79,7 @@ impl Store {
         let answer = match kind {
             Kind::Facts => exchange::answer(&self.map, &self.local, body),
             Kind::Forward => match Forwarded::decode(body) {
-                Ok(forwarded) => Ok(self.serve_forward(&envelope, forwarded).await.encode()),
+                Ok(forwarded) => Ok(self.serve_forward(&envelope, forwarded, self.clock.now()).await.encode()),
                 Err(error) => Err(error),
             },
             Kind::Promise => match canvass::decode_question(body) {
@@ -90,9 +97,8 @@ impl Store {
     }
 
     /// A forwarded operation: served here, or refused. It is never forwarded again.
-    async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded) -> Forward {
+    async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded, began: Instant) -> Forward {
         let Forwarded { operation, consistency } = forwarded;
-        let began = self.clock.now();
         let pair = match self.owned(envelope, operation.key()) {
             Ok(pair) => pair,
             Err(error) => return Forward::Error(error),
@@ -108,7 +114,7 @@ impl Store {
             deadline: began + envelope.remaining,
             request_id: envelope.request_id,
         };
-        // This runs in a task of its own already: the work does not end with the peer's connection.
+        // Once this was polled the work does not end with the peer's connection.
         let result = local::execute(pair, &self.place_of(&pair.me), &self.clock, &call).await;
         self.log_forwarded(envelope, &pair.shard.name, &result, began);
         self.rendered(envelope, pair, result)

@@ -61,14 +61,6 @@ impl Forwarded {
         out.freeze()
     }
 
-    /// Whether these bytes ask for a read; anything at all about bytes that cannot be read.
-    #[must_use]
-    pub(super) fn is_read(bytes: &Bytes) -> bool {
-        let mut reader = Reader::new(bytes.clone());
-        let change = reader.u8().and_then(|_| reader.bytes()).and_then(|_| reader.u8());
-        change == Ok(NO_CHANGE)
-    }
-
     /// Reads an operation.
     pub(super) fn decode(bytes: Bytes) -> Result<Forwarded, Malformed> {
         let mut reader = Reader::new(bytes);
@@ -320,7 +312,6 @@ mod tests {
         ] {
             for consistency in [Consistency::Leader, Consistency::Any] {
                 let bytes = Forwarded::encode(&operation, consistency);
-                assert_eq!(Forwarded::is_read(&bytes), !operation.is_write());
                 assert_eq!(Forwarded::decode(bytes), Ok(Forwarded { operation: operation.clone(), consistency }));
             }
         }

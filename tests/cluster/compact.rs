@@ -10,6 +10,9 @@ fn compact_is_refused_while_the_node_runs_and_gives_space_back_when_it_is_stoppe
     for n in 0..200 {
         cluster.put_key(leader, format!("k{n}").as_bytes(), &vec![7; 40_000]).expect(201);
     }
+    cluster.wait_converged();
+    assert!(cluster.stop(replica).success()); // which brings into the file what stood before it in the log
+    cluster.restart(replica);
     for n in 0..190 {
         cluster.delete_key(leader, format!("k{n}").as_bytes()).expect(204);
     }

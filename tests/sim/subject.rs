@@ -119,12 +119,13 @@ impl Subject for InFront {
         disk.do_not_interrupt();
         let Meanwhile { model: after, in_flight } = meanwhile.lock().unwrap().clone();
         *model = after;
+        let in_flight = in_flight.map(Box::new);
         match (fed, in_flight) {
             (Ok(_), None) => Ok(()),
-            (Err(error), in_flight) => Err(Failed { error, in_flight: in_flight.map(Box::new) }),
+            (Err(error), in_flight) => Err(Failed { error, in_flight }),
             (Ok(_), in_flight) => {
                 let error = Error::Failed("a commit in the middle of a feed failed".to_owned());
-                Err(Failed { error, in_flight: in_flight.map(Box::new) })
+                Err(Failed { error, in_flight })
             }
         }
     }

@@ -285,9 +285,9 @@ impl Cluster {
         let stem = file.file_name().unwrap().to_string_lossy().into_owned();
         for found in std::fs::read_dir(self.directory.path()).unwrap().flatten() {
             if found.file_name().to_string_lossy().starts_with(&stem) {
-                let is_directory = found.file_type().unwrap().is_dir(); // the log beside the file
-                let remove = if is_directory { std::fs::remove_dir_all } else { std::fs::remove_file };
-                remove(found.path()).unwrap();
+                let is_log = found.path().is_dir();
+                if is_log { std::fs::remove_dir_all(found.path()) } else { std::fs::remove_file(found.path()) }
+                    .unwrap();
             }
         }
     }

@@ -95,7 +95,7 @@ impl<F> Link<F> {
         self.reset();
         let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.address)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(Failure::unsent("connect", error.to_string())),
+            Ok(Err(error)) => return Err(refused(&error)),
             Err(_) => {
                 return Err(Failure::unsent("connect-timeout", format!("no connection within {CONNECT_TIMEOUT:?}")));
             }
@@ -269,6 +269,13 @@ impl<F> Link<F> {
             self.stream = None;
         }
     }
+}
+
+/// Why there is no connection, and what to do if that is our own fault.
+fn refused(error: &io::Error) -> Failure {
+    const EMFILE: i32 = 24;
+    let hint = if error.raw_os_error() == Some(EMFILE) { ": fewer --connections, or a higher `ulimit -n`" } else { "" };
+    Failure::unsent("connect", format!("{error}{hint}"))
 }
 
 /// What a broken connection is counted as.

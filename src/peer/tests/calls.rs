@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Echo, PATIENT, PIPE_BYTES, UNKNOWN_KIND, ask, connect, connect_to_test, receive_request, request, request_of,
-    response, send, serve,
+    Echo, PATIENT, PIPE_BYTES, UNKNOWN_KIND, ask, connect, connect_raw, connect_to_test, receive_request, request,
+    request_of, response, send, serve,
 };
 use crate::peer::client::{CallError, Connection, Patience};
 
@@ -207,4 +207,25 @@ async fn requests_beyond_the_bound_are_refused_and_not_sent() {
     let call = begin(&connection, "there is a place again", PATIENT).await;
     tokio::task::yield_now().await;
     assert!(!call.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_that_nobody_uses_is_closed_by_its_caller_and_by_a_server_that_hears_nothing() {
+    let (near, serving) = serve(&Echo::at_once());
+    let connection = connect(near).await;
+    for n in 0..5 {
+        assert_eq!(ask(&connection, request(format!("{n}")), PATIENT).await, Ok(format!("{n}").into()));
+        sleep(Duration::from_secs(50)).await;
+    }
+    assert!(!connection.is_closed(), "it was used");
+    sleep(Duration::from_secs(130)).await; // it looks when its last caller's patience would have ended, and from then on
+    assert!(connection.is_closed());
+    timeout(Duration::from_secs(1), serving.connection).await.expect("the server sees it").unwrap();
+    let refused = ask(&connection, request("late"), PATIENT).await.unwrap_err();
+    assert!(matches!(refused, CallError::NotSent(_)), "{refused:?}");
+
+    let (near, serving) = serve(&Echo::at_once());
+    let silent = connect_raw(near).await;
+    timeout(Duration::from_secs(601), serving.connection).await.expect("though it is not closed").unwrap();
+    drop(silent);
 }

@@ -1,6 +1,7 @@
 //! The serving end: requests side by side within bounds, whatever the caller does meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,9 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::{Echo, PATIENT, PIPE_BYTES, ask, connect, local, request, serve};
+use super::{Echo, PATIENT, PIPE_BYTES, ask, connect, local, request, serve, serve_as};
 use crate::peer::frame::Frame;
-use crate::peer::message::Class;
+use crate::peer::message::{Class, Request};
+use crate::peer::server::{Met, Reply, Service};
 use crate::types::NodeName;
 
 /// A frame as it goes over the wire.
@@ -142,4 +144,71 @@ async fn node_that_stops_reads_no_new_request_and_finishes_those_it_has() {
     assert_eq!(call.await.unwrap(), Ok("in time".into()));
     assert!(late.await.unwrap().is_err());
     assert_eq!(echo.begun.lock().len(), 1);
+}
+
+/// A service that begins everything at once, and answers when the test says so.
+struct Promises {
+    begun: AtomicUsize,
+    go: Arc<Semaphore>,
+}
+
+impl Service for Promises {
+    fn meet(self: &Arc<Self>, request: Request) -> Met {
+        let service = Arc::clone(self);
+        Met::Begun(Box::pin(async move {
+            service.begun.fetch_add(1, Ordering::SeqCst);
+            service.go.acquire().await.unwrap().forget();
+            Reply::served(request.body)
+        }))
+    }
+
+    async fn handle(&self, _: Request) -> Reply {
+        panic!("all is begun at once")
+    }
+}
+
+fn promises() -> Arc<Promises> {
+    Arc::new(Promises { begun: AtomicUsize::new(0), go: Arc::new(Semaphore::new(0)) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_begun_is_answered_when_the_node_stops_meanwhile() {
+    let service = promises();
+    let (near, serving) = serve_as(&local("B/0"), &service);
+    let connection = connect(near).await;
+    let calls: Vec<_> = (0..3)
+        .map(|n| {
+            let connection = Arc::clone(&connection);
+            tokio::spawn(async move { ask(&connection, request(format!("{n}")), PATIENT).await })
+        })
+        .collect();
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(service.begun.load(Ordering::SeqCst), 3);
+    serving.stop.cancel();
+    serving.connection.await.unwrap();
+    service.go.add_permits(3);
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(call.await.unwrap(), Ok(Bytes::from(format!("{n}"))));
+    }
+    serving.tasks.close();
+    timeout(Duration::from_secs(10), serving.tasks.wait()).await.expect("nothing is left behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_begun_for_one_connection_than_the_bound_allows() {
+    let service = promises();
+    let (near, _serving) = serve_as(&local("B/0"), &service);
+    let connection = connect(near).await;
+    let calls: Vec<_> = (0..1100)
+        .map(|n| {
+            let connection = Arc::clone(&connection);
+            tokio::spawn(async move { ask(&connection, request(format!("{n}")), PATIENT).await })
+        })
+        .collect();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(service.begun.load(Ordering::SeqCst), 1024);
+    service.go.add_permits(1100);
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(call.await.unwrap(), Ok(Bytes::from(format!("{n}"))));
+    }
 }

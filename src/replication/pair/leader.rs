@@ -23,6 +23,11 @@ pub const SNAPSHOTS_MAX: usize = 2;
 /// A replica that has not polled in so long is away.
 pub const AWAY_AFTER: Duration = Duration::from_secs(2);
 
+/// Between two answers with entries to one replica, while few entries come.
+const PACE: Duration = Duration::from_millis(1);
+/// So many entries are worth an answer of their own.
+const WORTHWHILE_ENTRIES: u64 = 256;
+
 /// How much log is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -41,6 +46,8 @@ pub struct Replica {
     pub cursor: Option<Option<Cursor>>,
     /// Its last poll since this process started.
     pub last_poll: Option<Instant>,
+    /// When it last got entries, since this process started.
+    last_given: Option<Instant>,
     /// The queue's bound was reached, and it held the most: nothing is kept for it until it is back.
     pub given_up: bool,
     /// The acknowledgement is newer than what the file says.
@@ -104,7 +111,7 @@ impl Leader {
     pub fn new(configured: impl IntoIterator<Item = NodeName>, remembered: &[(NodeName, Option<Cursor>)]) -> Leader {
         let replicas = configured.into_iter().map(|name| {
             let cursor = remembered.iter().find(|(known, _)| *known == name).map(|(_, cursor)| cursor.clone());
-            (name, Replica { cursor, last_poll: None, given_up: false, dirty: false })
+            (name, Replica { cursor, last_poll: None, last_given: None, given_up: false, dirty: false })
         });
         Leader { replicas: replicas.collect(), pins: BTreeMap::new() }
     }
@@ -131,6 +138,31 @@ impl Leader {
     pub fn acknowledged(&self, seq: Seq) -> u32 {
         let have = self.replicas.values().filter(|replica| replica.acknowledged() >= seq).count();
         u32::try_from(have).unwrap_or(u32::MAX)
+    }
+
+    /// The greatest seq that any replica has acknowledged.
+    #[must_use]
+    pub fn greatest_acknowledged(&self) -> Seq {
+        self.replicas.values().map(Replica::acknowledged).max().unwrap_or(Seq::ZERO)
+    }
+
+    /// A replica gets entries now.
+    pub fn gave(&mut self, replica: &NodeName, now: Instant) {
+        if let Some(replica) = self.replicas.get_mut(replica) {
+            replica.last_given = Some(now);
+        }
+    }
+
+    /// How long a replica's poll waits for more entries when so many are there: each answer costs both nodes as much as
+    /// many entries do, and the replica a commit. None when it got its last entries a while ago, so that a single write
+    /// is passed on at once.
+    #[must_use]
+    pub fn pause(&self, replica: &NodeName, entries: u64, now: Instant) -> Duration {
+        if entries >= WORTHWHILE_ENTRIES {
+            return Duration::ZERO;
+        }
+        let last = self.replicas.get(replica).and_then(|replica| replica.last_given);
+        last.map_or(Duration::ZERO, |last| PACE.saturating_sub(now.saturating_duration_since(last)))
     }
 
     /// The replicas and what is known of each.

@@ -31,6 +31,7 @@ pub mod wire;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -134,6 +135,8 @@ pub struct Pair {
     /// The file had not been closed properly when this process opened it.
     opened_unclean: bool,
     leader: Arc<Mutex<Leader>>,
+    /// The greatest seq that a replica has acknowledged: a write above it need not ask the leader's view for its copies.
+    acknowledged: AtomicU64,
     follower: Mutex<Follower>,
     /// Wakes the task that leads: a replica has shown that this leader lost data.
     halted: Notify,
@@ -183,6 +186,7 @@ impl Pair {
             incarnation,
             opened_unclean: state.unclean,
             leader,
+            acknowledged: AtomicU64::new(u64::MAX), // not known before the first poll
             follower: Mutex::new(follower),
             halted: Notify::new(),
             shown: Mutex::default(),
@@ -288,6 +292,15 @@ impl Pair {
         look(&mut self.leader.lock())
     }
 
+    /// How many replicas have acknowledged this seq. Every write asks, moments after it got its seq.
+    #[must_use]
+    pub fn copies_with(&self, seq: Seq) -> u32 {
+        if seq.0 > self.acknowledged.load(Ordering::Acquire) {
+            return 0;
+        }
+        self.leader.lock().acknowledged(seq)
+    }
+
     /// What the copy does as a replica, and whether it ever was whole.
     #[must_use]
     pub fn follow_state(&self) -> FollowState {
@@ -310,7 +323,8 @@ impl Pair {
     /// that was never whole serves nothing, nor does a leader that has lost data.
     #[must_use]
     pub fn serves_any(&self) -> bool {
-        matches!(self.duty(), Duty::Following | Duty::Starting | Duty::StandingAside(_)) && self.had_full_copy()
+        let may = matches!(self.duty.read().duty, Duty::Following | Duty::Starting | Duty::StandingAside(_));
+        may && self.had_full_copy()
     }
 
     /// Upper bound of the copy's age (rule 24): zero at a leader, none when it cannot be bounded.

@@ -3,6 +3,7 @@
 //! A poll at the end of the log waits for news, at most the poll interval, and is answered the moment a commit publishes
 //! some: so a replica's lag is a round trip, not a poll interval.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ use crate::types::{Key, NodeName, Seq, ShardUid, Space};
 const STARTING_PAUSE: Duration = Duration::from_millis(10);
 /// Longest wait for a commit that can be read already to be announced.
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(1);
+/// So few of the newest entries are read on the thread of the request: they were written a moment ago.
+const AT_HAND: u64 = 256;
 /// Bytes of records in one answer of a snapshot.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -49,10 +52,19 @@ impl Pair {
                 Err(answer) => return answer,
             };
             let Verdict::After(after) = verdict else { return self.refuse_poll(from, poll, verdict) };
-            if after < self.writer.published().end() || left.is_zero() {
+            let behind = self.writer.published().end().since(after);
+            if behind == 0 && !left.is_zero() {
+                let _ = timeout(left, news.changed()).await; // either way, look again
+                continue;
+            }
+            let now = self.around.clock.now();
+            let pause =
+                if behind == 0 { Duration::ZERO } else { self.leader.lock().pause(from, behind, now).min(left) };
+            if pause.is_zero() {
+                self.leader.lock().gave(from, now);
                 return self.entries_after(uid, after).await;
             }
-            let _ = timeout(left, news.changed()).await; // either way, look again
+            sleep(pause).await;
         }
     }
 
@@ -77,7 +89,10 @@ impl Pair {
         let facts = PollFacts { from, shard_uid: poll.shard_uid, cursor: poll.cursor.as_ref() };
         let verdict = published.with_history(|history| {
             let mine = Mine { shard_uid: Some(uid), epoch: &epoch, history };
-            self.leader.lock().poll(facts, mine, self.around.clock.now())
+            let mut leader = self.leader.lock();
+            let verdict = leader.poll(facts, mine, self.around.clock.now());
+            self.acknowledged.store(leader.greatest_acknowledged().0, Ordering::Release);
+            verdict
         });
         Ok((uid, verdict))
     }
@@ -115,7 +130,11 @@ impl Pair {
     /// announces them; a replica that got them in between could acknowledge what this leader does not know it has yet,
     /// which looks as if it had lost data.
     async fn announced_entries(&self, after: Seq) -> Result<Entries, Error> {
-        let mut entries = self.read(move |engine| engine.entries(after, ANSWER_BYTES)).await?;
+        let mut entries = if self.writer.published().end().since(after) <= AT_HAND {
+            self.engine().entries(after, ANSWER_BYTES)?
+        } else {
+            self.read(move |engine| engine.entries(after, ANSWER_BYTES)).await?
+        };
         if let Entries::Found(found) = &mut entries {
             let announced = self.writer.published().end().since(after);
             found.truncate(usize::try_from(announced).unwrap_or(usize::MAX));

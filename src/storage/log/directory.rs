@@ -42,9 +42,6 @@ pub trait SegmentFile: Send + Sync + Debug + 'static {
     /// Writes all of `data` at `offset`; the file grows when it reaches beyond the end.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
-    /// Cuts the file, or lengthens it with zeros.
-    fn set_len(&self, len: u64) -> io::Result<()>;
-
     /// Makes durable what was written, and the length.
     fn sync_data(&self) -> io::Result<()>;
 
@@ -115,10 +112,6 @@ impl SegmentFile for FileSegment {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write_all_at(data, offset)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -117,9 +117,10 @@ impl Log {
         options: Options,
     ) -> Result<Log, Error> {
         let maker = Maker { directory, id, shard, options };
-        let mut tail = Tail::fresh(maker.make(0)?, after);
+        let mut ahead = Ahead::new(0, None);
+        ahead.ensure(&maker)?;
+        let mut tail = Tail::fresh(ahead.take(), after);
         let head = tail.encode(id, [].iter(), after); // without entries: from it the log knows where it begins
-        let mut ahead = Ahead::new(1, None);
         if head.last {
             ahead.ensure(&maker)?;
         }
@@ -128,7 +129,7 @@ impl Log {
         Ok(Log::with(maker, tail, ahead, segments, Recent::new(after, options.recent_bytes)))
     }
 
-    /// Opens the log that `create` made. Cuts off what a crash left half written at its end, and refuses a log in which
+    /// Opens the log that `create` made. Leaves out what a crash left half written at its end, and refuses a log in which
     /// anything else is damaged or missing. `applied`: how far the caller holds the entries' effects durably.
     pub fn open(
         directory: Arc<dyn Directory>,
@@ -178,15 +179,24 @@ impl Log {
         Ok(head)
     }
 
-    /// Makes the next segment ready when this one is half full: then no append waits for that. Call it now and then, off
-    /// the path of commits; an append that needs a segment and finds none makes it itself.
+    /// Whether [`Log::prepare`] has something to do. Costs two short locks.
+    #[must_use]
+    pub fn wants_segment(&self) -> bool {
+        let is_half_full = self.view.lock().is_half_full;
+        // Who holds the lock is making it.
+        is_half_full && self.ahead.try_lock().is_some_and(|ahead| ahead.is_wanted(&self.maker))
+    }
+
+    /// Makes the next segment ready when this one is half full: then no append waits for that, and an fdatasync costs half.
+    /// Call it off the path of commits, when [`Log::wants_segment`] says so; an append that needs a segment and finds none
+    /// makes a smaller one itself. Does nothing when the disk has no space for it.
     pub fn prepare(&self) -> Result<(), Error> {
         self.check()?;
         if !self.view.lock().is_half_full {
             return Ok(());
         }
         let mut ahead = self.ahead.lock();
-        self.lasting(|| ahead.ensure(&self.maker).and_then(|next| self.maker.fill(next)))
+        self.lasting(|| ahead.prepare(&self.maker))
     }
 
     /// Entries after `after`, in order, about `bytes_max` bytes of them, at least one if there is one.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::directory::SegmentFile;
 use super::frame::{HEAD_BYTES, HEADER_BYTES};
 use super::recent::Recent;
-use super::recover::{self, End, Peek, Scan, Wanted};
+use super::recover::{self, Peek, Scan, Wanted};
 use super::segment::{Segment, failed, file_name, number_of, read};
 use super::tail::{Ahead, Maker, Open, Tail};
 use super::{Log, Recovered};
@@ -29,16 +29,17 @@ pub(super) fn open(maker: Maker, applied: Seq) -> Result<(Log, Recovered), OpenF
     let end = recover::judge(&scans, applied)?;
     let entries = unapplied(scans, applied)?;
 
-    for peek in peeks.iter().take(selection.leftover) {
-        remove(&maker, peek.segment)?;
-    }
-    let (tail, ahead) = (settle_tail(&maker, &end)?, settle_next(&maker, &end)?);
+    let leftover = peeks.iter().take(selection.leftover).map(|peek| peek.segment);
+    leftover.chain(end.unready).try_for_each(|segment| remove(&maker, segment))?;
+    let last = end.last.place.segment;
+    let tail = Tail::behind(writable(&maker, last)?, &end.last);
+    let next = end.next.map(|segment| writable(&maker, segment)).transpose()?;
     let firsts = peeks.iter().skip(selection.leftover).filter_map(|peek| peek.first);
-    let firsts = firsts.filter(|head| head.place.segment <= end.last.place.segment);
+    let firsts = firsts.filter(|head| head.place.segment <= last);
     let segments = firsts.map(|head| Arc::new(Segment::beginning_with(&head))).collect();
     let recent = Recent::new(tail.end, maker.options.recent_bytes); // what was read shares large buffers: not kept
     let recovered = Recovered { entries, apply_to: end.last.apply_to.max(applied) };
-    Ok((Log::with(maker, tail, ahead, segments, recent), recovered))
+    Ok((Log::with(maker, tail, Ahead::new(last + 1, next), segments, recent), recovered))
 }
 
 /// The numbers of the segments, in order.
@@ -89,29 +90,8 @@ fn unapplied(scans: Vec<Scan>, applied: Seq) -> Result<Vec<LogEntry>, Error> {
     Ok(unapplied)
 }
 
-/// Opens the segment in which the log ends, and cuts off what stands behind its end.
-fn settle_tail(maker: &Maker, end: &End) -> Result<Tail, Error> {
-    let segment = end.last.place.segment;
-    if end.cut {
-        tracing::info!(segment, after = %end.last.end(), "cutting off a commit that was never answered");
-    }
-    let cut = end.cut.then(|| end.last.next_offset());
-    Ok(Tail::behind(settle(maker, segment, cut)?, &end.last))
-}
-
-/// Opens the segment that follows, and removes one whose preparation may not have been completed.
-fn settle_next(maker: &Maker, end: &End) -> Result<Ahead, Error> {
-    if let Some(segment) = end.unready {
-        remove(maker, segment)?;
-    }
-    let open = end.next.map(|next| settle(maker, next.segment, next.cut.then_some(HEADER_BYTES)));
-    Ok(Ahead::new(end.last.place.segment + 1, open.transpose()?))
-}
-
-fn settle(maker: &Maker, segment: u32, cut: Option<u32>) -> Result<Open, Error> {
-    if let Some(len) = cut {
-        with_file(maker, segment, "cutting", |file| file.set_len(len.into()).and_then(|()| file.sync_data()))?;
-    }
+/// Opens a segment to be written to.
+fn writable(maker: &Maker, segment: u32) -> Result<Open, Error> {
     let name = file_name(segment);
     let opened = maker.directory.open(&name).and_then(|file| Ok((file.size()?, file)));
     let (len, file) = opened.map_err(|error| failed(format_args!("opening segment {name} of the log"), error))?;

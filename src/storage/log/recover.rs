@@ -1,7 +1,9 @@
 //! Where a log ends, and whether what is missing was ever promised. Pure: decides on the bytes of segments.
 //!
 //! One frame at a time is written, and the next only when it is synced. So after a crash the last frame may be torn, and
-//! nothing lies behind it; a torn frame was never acknowledged, and is cut off. Everything else is damage:
+//! nothing lies behind it; a torn frame was never acknowledged, and the next one is written over it. What is left of it
+//! does no harm: a head says where it stands, and a torn frame has no head but the one that is written over. Everything
+//! else is damage:
 //!
 //! - a frame that does not check, with a frame behind it, in its segment or in a later one;
 //! - a segment that ends before the frame that is marked as its last, although a later one has frames;
@@ -115,8 +117,6 @@ pub(super) struct Scan {
     pub(super) frames: Vec<(Head, Vec<Bytes>)>,
     /// Bytes up to the end of the last of them.
     pub(super) end: u32,
-    /// From `end` on there is nothing but zeros.
-    void: bool,
     /// A head at `end`, of a frame that is not whole.
     torn: bool,
     /// The place of a head behind `end`.
@@ -137,11 +137,8 @@ impl Scan {
             (end, closed) = (head.next_offset(), head.last);
             frames.push((head, entries));
         }
-        let rest = bytes.get(end as usize..).unwrap_or_default();
-        let void = rest.iter().all(|byte| *byte == 0);
-        let behind = end as usize + usize::from(torn);
-        let beyond = if void { None } else { find_head(bytes, behind, id, segment) };
-        Scan { segment, header: peek.header, frames, end, void, torn, beyond: beyond.map(|head| head.place.offset) }
+        let beyond = find_head(bytes, end as usize + usize::from(torn), id, segment).map(|head| head.place.offset);
+        Scan { segment, header: peek.header, frames, end, torn, beyond }
     }
 
     fn closed(&self) -> bool {
@@ -161,25 +158,13 @@ fn whole(head: &Head, bytes: &Bytes) -> Option<Vec<Bytes>> {
 pub(super) struct End {
     /// The head of its last frame.
     pub(super) last: Head,
-    /// What stands behind that frame is not zeros, and is to be cut off.
-    pub(super) cut: bool,
-    /// The segment behind, if it takes the next frame.
-    pub(super) next: Option<Next>,
+    /// That frame closed its segment, and this one takes the next frame.
+    pub(super) next: Option<u32>,
     /// A segment whose preparation may not have been completed, and that nothing depends on.
     pub(super) unready: Option<u32>,
 }
 
-/// A segment without whole frames, behind a closed one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Next {
-    /// Its number.
-    pub(super) segment: u32,
-    /// Of its first frame only a part was written, which is to be cut off.
-    pub(super) cut: bool,
-}
-
-/// Decides where the log ends, from its segments of which not all is applied, in order. What is behind the end goes;
-/// where that may not be, the log is damaged.
+/// Decides where the log ends, from its last segments, in order.
 pub(super) fn judge(scans: &[Scan], applied: Seq) -> Result<End, OpenFault> {
     let with_frames = scans.iter().rposition(|scan| !scan.frames.is_empty());
     let (whole, behind) = scans.split_at(with_frames.map_or(0, |at| at + 1));
@@ -219,8 +204,8 @@ pub(super) fn judge(scans: &[Scan], applied: Seq) -> Result<End, OpenFault> {
     if last.end() < applied {
         return Err(damaged(format_args!("its log ends with entry {}, although {applied} is applied", last.end())));
     }
-    let next = next.map(|next| Next { segment: next.segment, cut: !next.void });
-    Ok(End { last, cut: !tail.closed() && !tail.void, next, unready: unready.first().map(|scan| scan.segment) })
+    let number = |scan: &Scan| scan.segment;
+    Ok(End { last, next: next.map(number), unready: unready.first().map(number) })
 }
 
 /// Checks that each frame goes on where the one before it ended; returns the last.

@@ -5,7 +5,7 @@
 //! longer. So a segment is filled with zeros ahead of time, off the path of commits. One that had to be made within a
 //! commit is not, and is left soon. The price is that every byte of a log is written twice.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -47,15 +47,11 @@ pub(super) struct Open {
 
 impl Maker {
     /// Makes a segment without frames, durable as such.
-    pub(super) fn make(&self, number: u32) -> Result<Open, Error> {
-        let made = self.directory.create(&file_name(number)).and_then(|file| {
-            file.write_at(0, &Header { id: self.id, shard: self.shard, segment: number }.encode())?;
-            file.sync_data()?;
-            self.directory.sync()?;
-            Ok(file)
-        });
-        let file =
-            made.map_err(|error| failed(format_args!("making segment {} of the log", file_name(number)), error))?;
+    fn make(&self, number: u32) -> io::Result<Open> {
+        let file = self.directory.create(&file_name(number))?;
+        file.write_at(0, &Header { id: self.id, shard: self.shard, segment: number }.encode())?;
+        file.sync_data()?;
+        self.directory.sync()?;
         Ok(self.opened(number, file, HEADER_BYTES.into()))
     }
 
@@ -67,15 +63,16 @@ impl Maker {
     }
 
     /// Fills a segment without frames with zeros, if it is not.
-    pub(super) fn fill(&self, open: &mut Open) -> Result<(), Error> {
-        let Options { segment_bytes, .. } = self.options;
-        if open.limit == segment_bytes {
-            return Ok(());
+    fn fill(&self, open: &mut Open) -> io::Result<()> {
+        if !self.is_filled(open) {
+            fill(&*open.file, self.options.segment_bytes)?;
+            open.limit = self.options.segment_bytes;
         }
-        let filled = fill(&*open.file, segment_bytes);
-        filled.map_err(|error| failed(format_args!("filling segment {} of the log", file_name(open.number)), error))?;
-        open.limit = segment_bytes;
         Ok(())
+    }
+
+    fn is_filled(&self, open: &Open) -> bool {
+        open.limit == self.options.segment_bytes
     }
 }
 
@@ -93,28 +90,61 @@ fn fill(file: &dyn SegmentFile, len: u32) -> io::Result<()> {
 #[derive(Debug)]
 pub(super) struct Ahead {
     /// Its number. Kept here, and not taken from what readers see, for they see a segment only when it has a frame: a
-    /// number that is used twice would empty a segment.
+    /// number that is used twice would be an error, or worse.
     number: u32,
     /// Durable, and without frames; none until it is made.
     open: Option<Open>,
+    /// There was no space for it, and it is not tried again ahead of time.
+    had_no_space: bool,
 }
 
 impl Ahead {
     pub(super) fn new(number: u32, open: Option<Open>) -> Ahead {
-        Ahead { number, open }
+        Ahead { number, open, had_no_space: false }
     }
 
-    /// Makes it, if it is not made.
-    pub(super) fn ensure(&mut self, maker: &Maker) -> Result<&mut Open, Error> {
+    /// Makes the segment, if it is not made.
+    pub(super) fn ensure(&mut self, maker: &Maker) -> Result<(), Error> {
+        self.try_ensure(maker).map(drop).map_err(|error| self.not_made(error))
+    }
+
+    fn try_ensure(&mut self, maker: &Maker) -> io::Result<&mut Open> {
         let open = self.open.take().map_or_else(|| maker.make(self.number), Ok)?;
         Ok(self.open.insert(open))
+    }
+
+    /// Makes the segment, and fills it. Where there is no space for that, there is none to spare: nothing is left of it.
+    pub(super) fn prepare(&mut self, maker: &Maker) -> Result<(), Error> {
+        if !self.is_wanted(maker) {
+            return Ok(());
+        }
+        match self.try_ensure(maker).and_then(|open| maker.fill(open)) {
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                tracing::warn!(detail = %error, "the next segment of the log is not made ahead of time");
+                (self.open, self.had_no_space) = (None, true);
+                match maker.directory.remove(&file_name(self.number)) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => Err(self.not_made(error)),
+                    _ => Ok(()),
+                }
+            }
+            done => done.map_err(|error| self.not_made(error)),
+        }
+    }
+
+    /// There is something to prepare.
+    pub(super) fn is_wanted(&self, maker: &Maker) -> bool {
+        !self.had_no_space && !self.open.as_ref().is_some_and(|open| maker.is_filled(open))
     }
 
     /// Gives it away, to be written to; it must be made.
     pub(super) fn take(&mut self) -> Open {
         let open = self.open.take().expect("a segment is closed only when the next one is durable");
-        self.number += 1;
+        *self = Ahead::new(self.number + 1, None);
         open
+    }
+
+    fn not_made(&self, error: io::Error) -> Error {
+        failed(format_args!("making segment {} of the log", file_name(self.number)), error)
     }
 }
 

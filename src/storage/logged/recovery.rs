@@ -146,7 +146,7 @@ impl Opened {
         let name = place.name(row.id);
         let directory = place.open(row.id).map_err(|error| OpenFault::Disk(format!("{name}: {error}")))?;
         let opened = match directory {
-            None => Err(OpenFault::Damaged(format!("its log is not there: {name}"))),
+            None => Err(OpenFault::LogMissing(name.clone())),
             Some(directory) => Log::open(directory, row.id, shard, self.state.applied, sizes.log),
         };
         let end = self.state.history.end();

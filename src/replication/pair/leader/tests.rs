@@ -205,3 +205,15 @@ fn queue_at_its_bound_gives_up_on_the_furthest_behind_only() {
     leader.upkeep(&extent(40, 100), BOUNDS, Seq(60), now);
     assert!(leader.replicas().all(|(_, replica)| !replica.given_up), "it is back, and within reach");
 }
+
+#[test]
+fn pause_keeps_small_batches_apart_and_lets_single_writes_and_full_batches_through() {
+    let (mut leader, clock, replica) = (leader(), Clock::manual(), name("A/1"));
+    assert_eq!(leader.pause(&replica, 1, clock.now()), Duration::ZERO, "its first");
+    leader.gave(&replica, clock.now());
+    assert_eq!(leader.pause(&replica, 1, clock.now()), PACE);
+    assert_eq!(leader.pause(&replica, WORTHWHILE_ENTRIES, clock.now()), Duration::ZERO);
+    assert_eq!(leader.pause(&name("A/2"), 1, clock.now()), Duration::ZERO, "another's");
+    clock.advance(PACE);
+    assert_eq!(leader.pause(&replica, 1, clock.now()), Duration::ZERO, "a while ago");
+}

@@ -1,4 +1,4 @@
-//! Torn tails are cut off, and everything acknowledged is there; damage before them is refused, with words.
+//! Torn tails are left out, and everything acknowledged is there; damage before them is refused, with words.
 
 use std::ops::Range;
 

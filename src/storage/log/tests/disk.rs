@@ -163,12 +163,6 @@ impl Contents {
         self.live[offset..end].copy_from_slice(data);
     }
 
-    fn set_len(&mut self, len: usize) {
-        (len / SECTOR..self.live.len().div_ceil(SECTOR)).for_each(|sector| self.remember(sector));
-        self.live.resize(len, 0);
-        self.lengths.push(len);
-    }
-
     fn sync(&mut self) {
         self.unsynced.clear();
         self.lengths = vec![self.live.len()];
@@ -308,13 +302,6 @@ impl SegmentFile for OpenFile {
             files[self.1].write(offset, &data[..some]);
         }
         written
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(|file, _| {
-            file.set_len(usize::try_from(len).unwrap());
-            Ok(())
-        })
     }
 
     fn sync_data(&self) -> io::Result<()> {

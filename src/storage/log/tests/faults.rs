@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use super::memory::MemoryDirectory;
 use super::{ID, SHARD, SMALL, append_each, bytes_of, create, entry, open, read_all};
-use crate::storage::log::Log;
+use crate::storage::log::{Log, Options};
 use crate::storage::{Entries, Error};
 use crate::types::Seq;
+
+/// Segments that take some frames before they are filled with zeros.
+const ROOMY: Options = Options { segment_bytes: 16_000, recent_bytes: 0 };
 
 /// What a caller does with a log; returns the last entry whose append was answered.
 fn work(log: &Log, from: u64) -> Result<u64, (u64, Error)> {
@@ -82,6 +85,25 @@ fn fault_at_any_call_of_a_creation_is_told() {
             Err(error) => assert!(error.to_string().contains("an injected fault"), "{error}"),
         }
     }
+}
+
+#[test]
+fn prepare_without_space_leaves_nothing_behind_and_appends_go_on() {
+    let directory = MemoryDirectory::default();
+    let log = create(&directory, 0, ROOMY);
+    append_each(&log, 1..=4);
+    assert!(log.wants_segment());
+    let used = log.file_bytes().unwrap();
+    directory.limit_space(used + 10_000);
+    log.prepare().unwrap();
+    assert_eq!(log.file_bytes(), Ok(used));
+    assert!(!log.wants_segment(), "it is not tried at every commit");
+    append_each(&log, 5..=20);
+    assert_eq!(read_all(&log, 0, 5000), bytes_of(1..=20, 100));
+    directory.limit_space(0);
+    assert!(log.wants_segment(), "in the next segment it is tried again");
+    log.prepare().unwrap();
+    assert!(log.file_bytes().unwrap() > u64::from(ROOMY.segment_bytes));
 }
 
 #[test]

@@ -21,6 +21,8 @@ struct Shared {
     files: Mutex<BTreeMap<String, Contents>>,
     calls: AtomicU64,
     fails_at: AtomicU64,
+    /// Bytes that fit on the disk, 0 for any.
+    space: AtomicU64,
     syncs: AtomicU64,
 }
 
@@ -62,6 +64,11 @@ impl MemoryDirectory {
         self.0.fails_at.store(self.calls() + n, Ordering::Relaxed);
     }
 
+    /// From now on the files cannot grow beyond so many bytes in all.
+    pub(super) fn limit_space(&self, bytes: u64) {
+        self.0.space.store(bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn calls(&self) -> u64 {
         self.0.calls.load(Ordering::Relaxed)
     }
@@ -69,6 +76,10 @@ impl MemoryDirectory {
     /// Files synced so far.
     pub(super) fn syncs(&self) -> u64 {
         self.0.syncs.load(Ordering::Relaxed)
+    }
+
+    fn file_bytes(&self) -> u64 {
+        self.0.files.lock().values().map(|contents| contents.lock().len() as u64).sum()
     }
 
     fn call(&self) -> io::Result<()> {
@@ -130,17 +141,15 @@ impl SegmentFile for MemoryFile {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.1.call()?;
+        let space = self.1.0.space.load(Ordering::Relaxed);
+        if space > 0 && self.1.file_bytes() + data.len() as u64 > space {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let mut contents = self.0.lock();
         let from = usize::try_from(offset).unwrap();
         let len = contents.len().max(from + data.len());
         contents.resize(len, 0);
         contents[from..from + data.len()].copy_from_slice(data);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.1.call()?;
-        self.0.lock().resize(usize::try_from(len).unwrap(), 0);
         Ok(())
     }
 

@@ -13,9 +13,13 @@ use crate::storage::log::{Log, Options};
 use crate::storage::{Entries, Error, LogEntry};
 use crate::types::Seq;
 
-/// Disks, and lives of each.
-const DISKS: u64 = 600;
+/// Lives of each disk.
 const LIVES: u64 = 5;
+
+/// How many disks; `OSTRACA_SIM_RUNS` says otherwise, as for `tests/sim`.
+fn disks() -> u64 {
+    std::env::var("OSTRACA_SIM_RUNS").map_or(400, |runs| runs.parse().unwrap())
+}
 
 /// What a log must hold.
 #[derive(Debug, Clone, Default)]
@@ -54,16 +58,18 @@ struct World {
 #[test]
 fn power_cut_at_any_call_loses_nothing_answered_and_halves_nothing() {
     let mut seen = Seen::default();
-    for seed in 0..DISKS {
+    let disks = disks();
+    for seed in 0..disks {
         if let Err(what) = lives(seed, None, &mut seen) {
             panic!("seed {seed}: {what}");
         }
     }
     println!("{seen:?}");
     let Seen { crashes, failed_syncs, openings_cut, there, absent, segments } = seen;
-    assert_eq!(crashes + failed_syncs, DISKS * LIVES);
-    assert!(failed_syncs.min(openings_cut).min(there).min(absent) > DISKS / 20, "it must see all of these");
-    assert!(segments > 3 * DISKS, "{segments} segments");
+    assert_eq!(crashes + failed_syncs, disks * LIVES);
+    let least = failed_syncs.min(openings_cut).min(there).min(absent);
+    assert!(disks < 100 || least > disks / 20, "it must see all of these");
+    assert!(segments > 3 * disks, "{segments} segments");
 }
 
 #[test]

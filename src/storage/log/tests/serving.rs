@@ -97,22 +97,27 @@ fn drop_through_deletes_whole_applied_segments_and_keeps_bytes() {
 
 #[test]
 fn prepare_makes_the_next_segment_of_zeros_once_the_last_is_half_full() {
+    let options = Options { segment_bytes: 16_000, recent_bytes: 0 };
     let directory = MemoryDirectory::default();
-    let log = create(&directory, 0, SMALL);
+    let log = create(&directory, 0, options);
+    assert!(!log.wants_segment());
     log.prepare().unwrap();
-    append_each(&log, 1..=1);
-    let before = directory.names();
+    assert_eq!(directory.names().len(), 1, "nothing was written yet");
+    append_each(&log, 1..=4);
+    assert!(log.wants_segment());
     log.prepare().unwrap();
-    let after = directory.names();
-    assert!(after.len() > before.len() || before.len() > 1, "{before:?} {after:?}");
-    append_each(&log, 2..=30);
-    log.prepare().unwrap();
+    assert!(!log.wants_segment());
     let newest = directory.names().pop().unwrap();
-    assert_eq!(directory.contents(&newest).len(), SMALL.segment_bytes as usize);
-    append_each(&log, 31..=80);
-    assert_eq!(read_all(&log, 0, 1000), bytes_of(1..=80, 100));
-    let (log, _) = open(&directory, 0, SMALL).unwrap();
-    assert_eq!(read_all(&log, 0, 1000), bytes_of(1..=80, 100));
+    assert_eq!((directory.names().len(), directory.contents(&newest).len()), (2, 16_000));
+    append_each(&log, 5..=80);
+    assert_eq!(directory.names().len(), 2, "the second is used to its end");
+    log.prepare().unwrap();
+    append_each(&log, 81..=100);
+    let plain: Vec<_> = directory.names().into_iter().filter(|name| directory.contents(name).len() < 16_000).collect();
+    assert_eq!((plain.len(), directory.names().len()), (1, 3), "{plain:?}");
+    for log in [log, open(&directory, 0, options).unwrap().0] {
+        assert_eq!(read_all(&log, 0, 1000), bytes_of(1..=100, 100));
+    }
 }
 
 #[test]
