@@ -17,7 +17,7 @@ use ostraca::metrics::{Labels, Metrics};
 use ostraca::replication::pair::{Leader, upkeep_source};
 use ostraca::storage::open::Options as FileOptions;
 use ostraca::storage::redb::RedbEngine;
-use ostraca::storage::writer::{Facts, Handle, Mode, Options, Writer, spawn};
+use ostraca::storage::writer::{Facts, Handle, Mandate, Mode, Options, Writer, spawn};
 use ostraca::storage::{Engine, Identity};
 use ostraca::types::{Change, Content, Epoch, Incarnation, Key, Mutation, NodeName, ShardIndex, Space};
 use parking_lot::Mutex;
@@ -55,7 +55,8 @@ fn lead(runtime: &Runtime) -> Shard {
     let replicas = Arc::new(Mutex::new(Leader::new([], &[])));
     let upkeep = Box::new(upkeep_source(replicas, settings, clock.clone()));
     let (handle, thread) = spawn(Writer::new(engine, &state, clock.clone(), options, upkeep)).unwrap();
-    let mode = Mode::Leading { epoch: Epoch::first(NodeName::new("A/0")), incarnation: Incarnation(1) };
+    let mandate = Mandate::new(clock.now() + Duration::from_secs(24 * 3600)); // nobody renews it here
+    let mode = Mode::Leading { epoch: Epoch::first(NodeName::new("A/0")), incarnation: Incarnation(1), mandate };
     runtime.block_on(handle.set_mode(mode, Facts::default())).unwrap();
     Shard { handle, thread, clock, _dir: dir }
 }

@@ -75,7 +75,8 @@ fn requests(c: &mut Criterion) {
         let answer_len = runtime.block_on(async {
             let mut answer = [0; 4096];
             stream.write_all(put.as_bytes()).await.unwrap();
-            stream.read(&mut answer).await.unwrap();
+            let put_len = stream.read(&mut answer).await.unwrap();
+            assert!(put_len > 0, "the put was answered");
             stream.write_all(get.as_bytes()).await.unwrap();
             stream.read(&mut answer).await.unwrap()
         });

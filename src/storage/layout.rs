@@ -141,7 +141,12 @@ pub(super) fn table_of(space: Space) -> TableDefinition<'static, &'static [u8], 
 
 /// Copies the record out of redb's page once; its value shares that copy.
 pub(super) fn decode_record(key: &Key, bytes: &[u8]) -> Result<Record, Error> {
-    Record::decode(Bytes::copy_from_slice(bytes)).map_err(|what| damaged(format_args!("the record of {key:?}"), what))
+    decode_shared(key, Bytes::copy_from_slice(bytes))
+}
+
+/// The record shares the memory of `bytes`.
+pub(super) fn decode_shared(key: &Key, bytes: Bytes) -> Result<Record, Error> {
+    Record::decode(bytes).map_err(|what| damaged(format_args!("the record of {key:?}"), what))
 }
 
 /// The log is gapless: what follows `last` must be the next.

@@ -161,6 +161,9 @@ pub enum ApplyRule {
 pub struct Batch {
     /// Verb *append*: entries for the log, each the next after the end.
     pub append: Vec<LogEntry>,
+    /// Of entries in `append`, those of one mutation: whether its key existed before, where the caller has looked; in order.
+    /// It need not be looked up again when keys are counted.
+    pub existed: Vec<(Seq, bool)>,
     /// Verb *apply*: bring the data from `applied` up to this seq, from the log. None: nothing is applied.
     pub apply_to: Option<Seq>,
     /// How mutations meet the records that are there.

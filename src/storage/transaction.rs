@@ -11,7 +11,7 @@ use super::layout::{
 };
 use super::plan::{Plan, Position};
 use super::{ApplyRule, Batch, Error};
-use crate::types::{Change, Cursor, Entry, HistoryRow, Key, NodeName, Record, Seq, Space};
+use crate::types::{Change, Cursor, Entry, HistoryRow, NodeName, Seq, Space};
 
 /// Does `work` in one transaction; all of it is durable when this returns. One fsync.
 pub(super) fn durably<T>(db: &Database, work: impl FnOnce(&WriteTransaction) -> Result<T, Error>) -> Result<T, Error> {
@@ -40,8 +40,8 @@ pub(super) fn write(db: &Database, batch: &Batch, plan: &Plan) -> Result<Positio
 /// wrote, and what must be true together with that.
 #[derive(Debug)]
 pub(super) struct Feed<'a> {
-    /// In key order; none: the key is gone.
-    pub(super) records: &'a [(&'a Key, Option<&'a Record>)],
+    /// Keys and encoded records, in key order; none: the key is gone.
+    pub(super) records: &'a [(&'a [u8], Option<&'a [u8]>)],
     /// The rows of history that the entries opened.
     pub(super) rows: &'a [HistoryRow],
     /// Cursors that replicas acknowledged.
@@ -58,8 +58,8 @@ pub(super) fn feed(db: &Database, feed: &Feed<'_>) -> Result<(), Error> {
         let mut data = txn.open_table(DATA).map_err(fault)?;
         for (key, record) in feed.records {
             match record {
-                Some(record) => drop(data.insert(key.as_bytes(), &record.encode()[..]).map_err(fault)?),
-                None => drop(data.remove(key.as_bytes()).map_err(fault)?),
+                Some(record) => drop(data.insert(*key, *record).map_err(fault)?),
+                None => drop(data.remove(*key).map_err(fault)?),
             }
         }
         drop(data);

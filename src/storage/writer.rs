@@ -294,6 +294,7 @@ impl Writer {
         let entry = self.next_entry(epoch, incarnation, vec![mutation]);
         let written = Written { version: Some(entry.version()), existed };
         plan.exists.insert(place, is_put);
+        plan.batch.existed.push((entry.seq, existed));
         let bytes = entry.encode();
         plan.batch.append.push(LogEntry { entry, bytes });
         Ok(written)

@@ -115,15 +115,16 @@ impl Store {
             Route::WrongShard => Err(self.wrong_shard(shard)),
             Route::Forward(node) if call.operation.is_write() => {
                 let (store, node, asked) = (Arc::clone(self), node.clone(), asked.name.clone());
-                self.carry(async move { store.send(&node, &asked, &call).await }).await
+                // A client that leaves takes nothing with it, be the connection to the owner open or not yet.
+                self.tasks.carry(async move { store.send(&node, &asked, &call).await }).await
             }
             Route::Forward(node) => self.send(node, &asked.name, &call).await,
             Route::ForwardToAny(nodes) => self.forward_to_any(&nodes, shard, &call).await,
         }
     }
 
-    /// Serves a request from this node's copy. When that does not lead, or not now, a task of its own waits while it is being
-    /// found out who does, and passes on what is led elsewhere by then.
+    /// Serves a request from this node's copy. When that does not lead, or not now, it waits while it is being found out who
+    /// does, whether or not its client does, and passes on what is led elsewhere by then.
     async fn serve_here(self: &Arc<Self>, pair: &Arc<Pair>, asked: &Node, call: Call) -> Result<Answer, Error> {
         let place = self.place_of(&pair.me);
         let result = local::execute_once(pair, &place, &self.clock, &call).await;
@@ -135,16 +136,7 @@ impl Store {
             let result = local::execute(&pair, &place, &store.clock, &call).await;
             store.pass_on(&asked, &call, result).await
         };
-        self.carry(again).await
-    }
-
-    /// Does something in a task of its own: a client that leaves takes nothing with it, whatever there is to wait for.
-    async fn carry(&self, work: impl Future<Output = Result<Answer, Error>> + Send + 'static) -> Result<Answer, Error> {
-        self.tasks.carry(work).await.unwrap_or_else(|| {
-            Err(Error::new(Code::Internal, "the write panicked")
-                .applied(Applied::Unknown)
-                .hint("this is a bug in the store: please report it with the node's log"))
-        })
+        self.tasks.carry(again).await
     }
 
     /// Forwards, and once more when the node that was asked does not lead any more.

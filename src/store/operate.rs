@@ -80,9 +80,7 @@ impl Store {
         let pair = self.copies.get(&named.shard).map(Arc::clone);
         let pair = pair.ok_or_else(|| Refused::Failed(format!("node {node} holds no copy of its shard")))?;
         let shard = pair.shard.name.clone();
-        let reset = self.tasks.carry(async move { pair.reset(deadline).await }).await;
-        let reset = reset.unwrap_or_else(|| Err(reset::Refused::Failed("the reset panicked".into())));
-        let reset::Discarded { end, keys } = reset?;
+        let reset::Discarded { end, keys } = self.tasks.carry(async move { pair.reset(deadline).await }).await?;
         Ok(Discarded { node: node.to_owned(), shard, end: end.0, keys })
     }
     /// The checksum of a range of this node's copy of a shard.

@@ -49,7 +49,6 @@ impl Store {
         let pair = self.copies.get(&shard.index).map(Arc::clone).ok_or_else(|| no_copy(shard, target))?;
         let began = self.clock.now();
         let taken = self.tasks.carry(async move { pair.take_over(force).await }).await;
-        let taken = taken.unwrap_or_else(|| Err(NotTaken::Failed("the takeover panicked".into())));
         let promote::TakenOver { epoch, plan, end, promised, nodes } = taken.map_err(not_taken)?;
         Ok(TakenOver {
             shard: shard.name.clone(),
@@ -88,7 +87,6 @@ impl Store {
         let pair = self.copies.get(&shard.index).map(Arc::clone).ok_or_else(|| no_copy(shard, leader))?;
         let to = target.clone();
         let handed = self.tasks.carry(async move { pair.switch_over(to, deadline).await }).await;
-        let handed = handed.unwrap_or_else(|| Err(NotHandedOver::Failed("the switchover panicked".into())));
         let switchover::HandedOver { epoch, end, paused } = handed.map_err(not_handed_over)?;
         Ok(HandedOver {
             shard: shard.name.clone(),

@@ -187,10 +187,6 @@ impl SegmentFile for LogFile {
         self.0.write_growing(offset, data)
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        StorageBackend::set_len(&self.0, len)
-    }
-
     fn sync_data(&self) -> io::Result<()> {
         StorageBackend::sync_data(&self.0)
     }

@@ -103,6 +103,9 @@ impl Subject for InFront {
         model: &mut Model,
         has_written: bool,
     ) -> Result<(), Failed> {
+        if dice.random_bool(0.3) {
+            engine.prepare_log().map_err(|error| Failed { error, in_flight: None })?;
+        }
         if !dice.random_bool(0.3) {
             return Ok(());
         }
@@ -119,13 +122,12 @@ impl Subject for InFront {
         disk.do_not_interrupt();
         let Meanwhile { model: after, in_flight } = meanwhile.lock().unwrap().clone();
         *model = after;
-        let in_flight = in_flight.map(Box::new);
         match (fed, in_flight) {
             (Ok(_), None) => Ok(()),
-            (Err(error), in_flight) => Err(Failed { error, in_flight }),
+            (Err(error), in_flight) => Err(Failed { error, in_flight: in_flight.map(Box::new) }),
             (Ok(_), in_flight) => {
                 let error = Error::Failed("a commit in the middle of a feed failed".to_owned());
-                Err(Failed { error, in_flight })
+                Err(Failed { error, in_flight: in_flight.map(Box::new) })
             }
         }
     }

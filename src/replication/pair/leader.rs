@@ -23,8 +23,8 @@ pub const SNAPSHOTS_MAX: usize = 2;
 /// A replica that has not polled in so long is away.
 pub const AWAY_AFTER: Duration = Duration::from_secs(2);
 
-/// Between two answers with entries to one replica, while few entries come.
-const PACE: Duration = Duration::from_millis(1);
+/// Between two answers with entries to one replica, while few entries come (decision 0025).
+const PACE: Duration = Duration::from_millis(2);
 /// So many entries are worth an answer of their own.
 const WORTHWHILE_ENTRIES: u64 = 256;
 

@@ -80,14 +80,22 @@ impl Inner {
         let active_bytes = {
             let mut state = self.state.write();
             let layers = self.layers.load();
-            let fresh = batch.append.iter().filter(|entry| after < entry.entry.seq && entry.entry.seq <= to);
-            earlier.iter().chain(fresh).for_each(|entry| layers.active.apply(entry));
+            earlier.iter().for_each(|LogEntry { entry, .. }| layers.active.apply(entry, None));
+            let mut known = batch.existed.iter().peekable();
+            for LogEntry { entry, .. } in &batch.append {
+                let existed = known.next_if(|(seq, _)| *seq == entry.seq).map(|(_, existed)| *existed);
+                if after < entry.seq && entry.seq <= to {
+                    layers.active.apply(entry, existed);
+                }
+            }
             state.roll(batch, Position { log_start, log_bytes, ..plan.position });
             layers.active.bytes()
         };
+        let wants_segment = self.front.get().is_some_and(|front| front.log.wants_segment());
         self.bell.ring(|ring| {
             ring.has_work = true;
             ring.is_full |= active_bytes >= self.sizes.feed_bytes;
+            ring.wants_segment |= wants_segment;
         });
         Ok(())
     }

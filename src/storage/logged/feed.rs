@@ -98,13 +98,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Deletes the segments that nobody needs, for their effects are in the file, and no replica is behind them. Makes the
-    /// next one ready.
+    /// Deletes the segments that nobody needs, for their effects are in the file, and no replica is behind them.
     fn tend_log(&self) -> Result<(), Error> {
         let Some(Front { log, .. }) = self.front.get() else { return Ok(()) };
         let start = self.commits.lock().extent.start;
-        log.drop_through(start.min(self.layers.load().file.position.applied), 0)?;
-        log.prepare()
+        log.drop_through(start.min(self.layers.load().file.position.applied), 0).map(drop)
     }
 
     /// Bytes that a feed of all that is in memory may take: the values, and a path of new pages for each key, for the tree

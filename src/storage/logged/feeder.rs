@@ -1,10 +1,12 @@
-//! The thread that feeds: it sleeps until there is work, gives it time to grow, and brings it into the file.
+//! The threads behind a log: one feeds, it sleeps until there is work, gives it time to grow, and brings it into the file;
+//! one makes the log's next segment ready, which must not wait for a feed.
 //!
 //! | wait | how long |
 //! |---|---|
 //! | for work | until there is some |
 //! | for more of it | [`FEED_AGE`], or until the overlay is large enough |
 //! | for space on the disk | [`SPACE_PAUSE`], again and again: meanwhile the overlay fills, and then writes are refused |
+//! | for a segment that is half full | until there is one |
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -34,6 +36,8 @@ pub(super) struct Ring {
     pub(super) has_work: bool,
     /// Enough of it for a feed.
     pub(super) is_full: bool,
+    /// The log wants its next segment.
+    pub(super) wants_segment: bool,
     stops: bool,
 }
 
@@ -67,9 +71,16 @@ impl Bell {
         let mut ring = self.ring.lock();
         self.changed.wait_while(&mut ring, |ring| !ring.has_work && !ring.stops);
         self.changed.wait_while_for(&mut ring, |ring| !ring.is_full && !ring.stops, FEED_AGE);
-        let goes_on = !ring.stops;
-        *ring = Ring { stops: ring.stops, ..Ring::default() };
-        goes_on
+        (ring.has_work, ring.is_full) = (false, false);
+        !ring.stops
+    }
+
+    /// Waits until the log wants a segment; false when the thread shall end.
+    fn wait_for_wish(&self) -> bool {
+        let mut ring = self.ring.lock();
+        self.changed.wait_while(&mut ring, |ring| !ring.wants_segment && !ring.stops);
+        ring.wants_segment = false;
+        !ring.stops
     }
 
     /// Waits for the end, at most so long; true when it has come.
@@ -79,27 +90,45 @@ impl Bell {
     }
 }
 
-/// The thread.
+/// The threads.
 #[derive(Debug)]
-pub(super) struct Feeder(JoinHandle<()>);
+pub(super) struct Feeder(Vec<JoinHandle<()>>);
 
 impl Feeder {
-    pub(super) fn spawn(inner: Arc<Inner>) -> std::io::Result<Feeder> {
-        let name = format!("feeder-{}", inner.shard);
-        thread::Builder::new().name(name).spawn(move || run(&inner)).map(Feeder)
+    pub(super) fn spawn(inner: &Arc<Inner>) -> std::io::Result<Feeder> {
+        let spawn = |name: &str, run: fn(&Inner)| {
+            let inner = Arc::clone(inner);
+            let thread = thread::Builder::new().name(format!("{name}-{}", inner.shard));
+            thread.spawn(move || {
+                let _failing = FailOnPanic(&inner);
+                run(&inner);
+            })
+        };
+        let feeder = spawn("feeder", feed)?;
+        let preparer = spawn("segments", prepare).inspect_err(|_| inner.bell.ring(|ring| ring.stops = true))?;
+        Ok(Feeder(vec![feeder, preparer]))
     }
 
-    /// Ends it, behind a feed that is under way.
+    /// Ends them, behind what is under way.
     pub(super) fn stop(self, bell: &Bell) {
         bell.ring(|ring| ring.stops = true);
-        if self.0.join().is_err() {
-            tracing::error!("the feeder's thread panicked");
+        for thread in self.0 {
+            if thread.join().is_err() {
+                tracing::error!("a thread behind the log panicked");
+            }
         }
     }
 }
 
-fn run(inner: &Inner) {
-    let failing = FailOnPanic(inner);
+fn prepare(inner: &Inner) {
+    while inner.bell.wait_for_wish() {
+        if let Some(Err(error)) = inner.front.get().map(|front| front.log.prepare()) {
+            return inner.fail(&error);
+        }
+    }
+}
+
+fn feed(inner: &Inner) {
     let mut was_short = false;
     while inner.bell.wait_for_work() {
         while let Ok(Fed::NoSpace) = inner.feed_once(false) {
@@ -118,16 +147,15 @@ fn run(inner: &Inner) {
             return; // said where it failed
         }
     }
-    drop(failing);
 }
 
-/// A feeder that panicked feeds nothing more: the engine has failed (rule 9).
+/// A thread that panicked does nothing more: the engine has failed (rule 9).
 struct FailOnPanic<'a>(&'a Inner);
 
 impl Drop for FailOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.fail(&Error::Failed("the thread that feeds the file panicked".to_owned()));
+            self.0.fail(&Error::Failed("a thread behind the log panicked".to_owned()));
         }
     }
 }

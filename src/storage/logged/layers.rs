@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::overlay::Overlay;
+use super::overlay::{Held, Overlay};
+use crate::storage::layout;
 use crate::storage::view::View;
 use crate::storage::{Chunk, Error};
 use crate::types::{Key, Record, Seq, Space};
@@ -22,15 +23,12 @@ pub(super) struct Layers {
     pub(super) file: Arc<View>,
 }
 
-/// Keys and what became of them: a record, or nothing.
-type States = Vec<(Key, Option<Bytes>)>;
-
 impl Layers {
     /// The record of `key`, or none.
     pub(super) fn get(&self, space: Space, key: &Key) -> Result<Option<Record>, Error> {
         let frozen = || self.frozen.as_ref()?.get(space, key);
         match self.active.get(space, key).or_else(frozen) {
-            Some(state) => Ok(state),
+            Some(held) => held.map(|bytes| layout::decode_shared(key, bytes)).transpose(),
             None => self.file.get(space, key),
         }
     }
@@ -90,9 +88,7 @@ impl Layers {
         let Chunk { mut records, mut last, .. } = base;
         let until = if last { None } else { records.last().map(|(key, _)| key.clone()) };
         for overlay in self.frozen.iter().chain([&self.active]) {
-            let states = overlay.walk(after, until.as_ref()).into_iter();
-            records =
-                merged(records, states.map(|(key, record)| (key, record.map(|record| record.encode()))).collect());
+            records = merged(records, overlay.walk(after, until.as_ref()));
         }
         let mut size = 0;
         let beyond = records.iter().position(|(key, record)| {
@@ -108,7 +104,7 @@ impl Layers {
 }
 
 /// Both lists are in key order; where both have a key, the newer state counts.
-fn merged(older: Vec<(Key, Bytes)>, newer: States) -> Vec<(Key, Bytes)> {
+fn merged(older: Vec<(Key, Bytes)>, newer: Vec<(Key, Held)>) -> Vec<(Key, Bytes)> {
     if newer.is_empty() {
         return older;
     }

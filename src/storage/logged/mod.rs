@@ -129,10 +129,14 @@ pub enum Fed {
 }
 
 impl Logged {
-    /// Brings all that is applied into the file, lets go of what the log no longer needs, and makes its next segment ready
-    /// when it is time for that.
+    /// Brings all that is applied into the file, and lets go of what the log no longer needs.
     pub fn feed_once(&self) -> Result<Fed, Error> {
         self.inner.feed_once(false)
+    }
+
+    /// Makes the log's next segment ready when it is time for that: otherwise a commit will have to.
+    pub fn prepare_log(&self) -> Result<(), Error> {
+        self.inner.front.get().map_or(Ok(()), |front| front.log.prepare()).inspect_err(|error| self.inner.fail(error))
     }
 }
 

@@ -1,28 +1,30 @@
 //! What was written since the last feed began: the newest state of each key, in memory. One writer inserts, many read.
 //!
 //! The map is cut into shards with a lock each, so readers hardly ever meet each other or the writer; an entry of several
-//! mutations holds the locks of all of its shards at once, so that nobody sees half of it. Values share the memory of the
-//! entry that brought them. Keys are hashed with a random state per map: strangers choose them.
+//! mutations holds the locks of all of its shards at once, so that nobody sees half of it. A key and its record are one
+//! allocation, of the bytes that the file will hold: the less a key takes here, the more keys are in a feed, and the less
+//! each costs the device. Keys are hashed with a random state per map: strangers choose them.
 //!
 //! Not ordered: point reads are what it is for. The first walk over a range sorts the keys; from then on new keys are
 //! noted as they come.
 
-use std::collections::hash_map::{Entry as Slots, RandomState};
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{Hash, Hasher, RandomState};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::storage::{Error, LogEntry};
-use crate::types::{Change, Content, Key, Record, Space};
+use crate::storage::Error;
+use crate::types::{Change, Entry, Key, Mutation, Space};
 
 /// Enough that two readers and a writer seldom want the same one.
 const SHARDS: usize = 64;
 
-/// What a key costs beside its own bytes and its value's, about: its place in the map, its record, its allocations.
-const KEY_OVERHEAD: usize = 320;
+/// What a key costs beside the bytes of itself and its record, about: its place in the map, and what an allocation adds.
+const KEY_OVERHEAD: usize = 112;
 
 /// The newest state of every key that was written.
 #[derive(Debug)]
@@ -36,14 +38,18 @@ pub(super) struct Overlay {
     order: Mutex<Order>,
 }
 
-type Shard = HashMap<Key, Slot, RandomState>;
+type Shard = HashSet<State, RandomState>;
 
-/// One key.
+/// What a key holds: the encoded record, as the file will have it; none: the key is gone.
+pub(super) type Held = Option<Bytes>;
+
+/// The state of one key.
 #[derive(Debug)]
-struct Slot {
-    /// None: the key is gone.
-    record: Option<Record>,
-    /// Whether the layer below has the key; looked up when somebody counts keys.
+struct State {
+    /// The key, and behind it the record; nothing behind it when the key is gone.
+    bytes: Bytes,
+    key_len: u32,
+    /// Whether the layer below has the key, as far as is known.
     below: AtomicU8,
 }
 
@@ -59,6 +65,63 @@ struct Order {
     new: Vec<Key>,
 }
 
+impl State {
+    fn of(mutation: &Mutation, entry: &Entry, below: u8) -> State {
+        let key = mutation.key.as_bytes();
+        let key_len = u32::try_from(key.len()).unwrap_or_else(|_| unreachable!("a key has at most some KiB"));
+        let record = match &mutation.change {
+            Change::Put(content) => entry.record(content).encode(),
+            Change::Delete => Bytes::new(),
+        };
+        let mut bytes = Vec::with_capacity(key.len() + record.len());
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(&record);
+        State { bytes: bytes.into(), key_len, below: AtomicU8::new(below) }
+    }
+
+    fn key(&self) -> &[u8] {
+        self.bytes.get(..self.key_len as usize).unwrap_or_default()
+    }
+
+    fn is_put(&self) -> bool {
+        self.bytes.len() > self.key_len as usize
+    }
+
+    fn record(&self) -> Option<&[u8]> {
+        self.bytes.get(self.key_len as usize..).filter(|record| !record.is_empty())
+    }
+
+    fn held(&self) -> Held {
+        self.is_put().then(|| self.bytes.slice(self.key_len as usize..))
+    }
+
+    fn shared_key(&self) -> Key {
+        Key::new(self.bytes.slice(..self.key_len as usize), usize::MAX)
+            .unwrap_or_else(|fault| unreachable!("it was a key before: {fault}"))
+    }
+}
+
+/// States are found by their keys.
+impl Borrow<[u8]> for State {
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.key().hash(hasher);
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &State) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for State {}
+
 impl Default for Overlay {
     fn default() -> Overlay {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
@@ -73,68 +136,57 @@ impl Default for Overlay {
 }
 
 impl Overlay {
-    /// What the overlay knows of `key`: none when it was not written; the inner none when it is gone.
-    pub(super) fn get(&self, space: Space, key: &Key) -> Option<Option<Record>> {
-        self.shard(space, key).read().get(key).map(|slot| slot.record.clone())
+    /// What the overlay knows of `key`: none when it was not written.
+    pub(super) fn get(&self, space: Space, key: &Key) -> Option<Held> {
+        self.shard(space, key).read().get(key.as_bytes()).map(State::held)
     }
 
     /// The same, without the record.
     pub(super) fn contains(&self, space: Space, key: &Key) -> Option<bool> {
-        self.shard(space, key).read().get(key).map(|slot| slot.record.is_some())
+        self.shard(space, key).read().get(key.as_bytes()).map(State::is_put)
     }
 
-    /// Takes the effects of an entry, all at once.
-    pub(super) fn apply(&self, LogEntry { entry, bytes }: &LogEntry) {
-        let changes = entry.mutations.iter().map(|mutation| {
-            let Space::Data = mutation.space; // one table yet; a second space makes this a choice
-            let record = match &mutation.change {
-                Change::Put(content) => Some(Record { version: entry.version(), content: shared(bytes, content) }),
-                Change::Delete => None,
-            };
-            (&mutation.key, record)
-        });
+    /// Takes the effects of an entry, all at once. `existed`: whether the key of its only mutation had a record before, if
+    /// that is known; it saves a look when keys are counted.
+    pub(super) fn apply(&self, entry: &Entry, existed: Option<bool>) {
         if let [only] = &entry.mutations[..] {
-            let mut shard = self.shard(only.space, &only.key).write();
-            changes.for_each(|(key, record)| self.insert(&mut shard, bytes, key, record));
-            return;
+            let below = existed.map_or(BELOW_UNKNOWN, |existed| if existed { BELOW_PRESENT } else { BELOW_ABSENT });
+            let state = State::of(only, entry, below);
+            return self.insert(&mut self.shard(only.space, &only.key).write(), state);
         }
         let mut places: Vec<usize> = entry.mutations.iter().map(|mutation| shard_of(&mutation.key)).collect();
         places.sort_unstable();
         places.dedup();
-        let mut locked: HashMap<usize, RwLockWriteGuard<'_, Shard>> = HashMap::new(); // in order: nobody else takes two
-        for place in places {
-            if let Some(shard) = self.shards.get(place) {
-                locked.insert(place, shard.write());
-            }
-        }
-        for (key, record) in changes {
-            if let Some(shard) = locked.get_mut(&shard_of(key)) {
-                self.insert(shard, bytes, key, record);
+        let locked = places.into_iter().filter_map(|place| Some((place, self.shards.get(place)?.write())));
+        let mut locked: Vec<(usize, RwLockWriteGuard<'_, Shard>)> = locked.collect(); // in order: nobody else takes two
+        for mutation in &entry.mutations {
+            let Space::Data = mutation.space; // one table yet; a second space makes this a choice
+            let state = State::of(mutation, entry, BELOW_UNKNOWN);
+            let place = shard_of(&mutation.key);
+            if let Some((_, shard)) = locked.iter_mut().find(|(locked, _)| *locked == place) {
+                self.insert(shard, state);
             }
         }
     }
 
-    fn insert(&self, shard: &mut Shard, bytes: &Bytes, key: &Key, record: Option<Record>) {
-        let size_of = |record: &Option<Record>| record.as_ref().map_or(0, |record| record.content.value.len());
-        let added = size_of(&record);
-        let key = shared_key(bytes, key);
-        let cost = key.as_bytes().len() * 2 + KEY_OVERHEAD;
-        match shard.entry(key) {
-            Slots::Occupied(mut place) => {
-                let removed = size_of(&place.get().record);
-                place.get_mut().record = record;
+    #[expect(clippy::mutable_key_type, reason = "what changes in a state is no part of its key")]
+    fn insert(&self, shard: &mut Shard, state: State) {
+        let added = state.bytes.len();
+        match shard.take(state.key()) {
+            Some(before) => {
+                state.below.store(before.below.into_inner(), Ordering::Relaxed);
                 self.bytes.fetch_add(added, Ordering::Relaxed);
-                self.bytes.fetch_sub(removed, Ordering::Relaxed);
+                self.bytes.fetch_sub(before.bytes.len(), Ordering::Relaxed);
             }
-            Slots::Vacant(place) => {
+            None => {
                 if self.is_ordered.load(Ordering::SeqCst) {
-                    self.order.lock().new.push(place.key().clone());
+                    self.order.lock().new.push(state.shared_key());
                 }
-                place.insert(Slot { record, below: AtomicU8::new(BELOW_UNKNOWN) });
-                self.bytes.fetch_add(added + cost, Ordering::Relaxed);
+                self.bytes.fetch_add(added + KEY_OVERHEAD, Ordering::Relaxed);
                 self.keys.fetch_add(1, Ordering::Relaxed);
             }
         }
+        shard.insert(state);
     }
 
     /// About what it takes in memory.
@@ -152,7 +204,7 @@ impl Overlay {
         if !self.is_ordered.swap(true, Ordering::SeqCst) {
             // What is inserted from here on is noted, and what was inserted before is found here; both may be.
             for shard in &self.shards {
-                let keys: Vec<Key> = shard.read().keys().cloned().collect();
+                let keys: Vec<Key> = shard.read().iter().map(State::shared_key).collect();
                 self.order.lock().new.extend(keys);
             }
         }
@@ -162,7 +214,7 @@ impl Overlay {
     }
 
     /// The states of the keys above `after` and up to `until`, in order. Exact when nobody inserts meanwhile.
-    pub(super) fn walk(&self, after: Option<&Key>, until: Option<&Key>) -> Vec<(Key, Option<Record>)> {
+    pub(super) fn walk(&self, after: Option<&Key>, until: Option<&Key>) -> Vec<(Key, Held)> {
         self.prepare_walk();
         if after.zip(until).is_some_and(|(after, until)| after >= until) {
             return Vec::new();
@@ -173,30 +225,31 @@ impl Overlay {
         states.collect()
     }
 
-    /// Shows every key with its state, in order. Readers go on; nobody may insert any more.
-    pub(super) fn with_sorted<T>(&self, work: impl FnOnce(&[(&Key, Option<&Record>)]) -> T) -> T {
+    /// Shows every key with its encoded record, in order. Readers go on; nobody may insert any more.
+    pub(super) fn with_sorted<T>(&self, work: impl FnOnce(&[(&[u8], Option<&[u8]>)]) -> T) -> T {
         let shards: Vec<RwLockReadGuard<'_, Shard>> = self.shards.iter().map(|shard| shard.read()).collect();
-        let states = shards.iter().flat_map(|shard| shard.iter().map(|(key, slot)| (key, slot.record.as_ref())));
-        let mut sorted: Vec<(&Key, Option<&Record>)> = states.collect();
+        let states = shards.iter().flat_map(|shard| shard.iter().map(|state| (state.key(), state.record())));
+        let mut sorted: Vec<(&[u8], Option<&[u8]>)> = states.collect();
         sorted.sort_unstable_by_key(|(key, _)| *key);
         work(&sorted)
     }
 
-    /// How many keys there are more, or fewer, than in the layer below. Each key is looked up there once.
+    /// How many keys there are more, or fewer, than in the layer below. Where nobody has said it, each key is looked up there
+    /// once.
     pub(super) fn keys_added(&self, below: impl Fn(&Key) -> Result<bool, Error>) -> Result<i64, Error> {
         let mut added = 0;
         for shard in &self.shards {
-            for (key, slot) in &*shard.read() {
-                let was = match slot.below.load(Ordering::Relaxed) {
+            for state in &*shard.read() {
+                let was = match state.below.load(Ordering::Relaxed) {
                     BELOW_UNKNOWN => {
-                        let present = below(key)?;
+                        let present = below(&state.shared_key())?;
                         let known = if present { BELOW_PRESENT } else { BELOW_ABSENT };
-                        slot.below.store(known, Ordering::Relaxed);
+                        state.below.store(known, Ordering::Relaxed);
                         present
                     }
                     known => known == BELOW_PRESENT,
                 };
-                added += i64::from(slot.record.is_some()) - i64::from(was);
+                added += i64::from(state.is_put()) - i64::from(was);
             }
         }
         Ok(added)
@@ -214,53 +267,30 @@ fn shard_of(key: &Key) -> usize {
     tail.fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte))) % SHARDS
 }
 
-/// The content, sharing the memory of the entry's `bytes`. An entry that was made here still holds a part of its request:
-/// what came with that in one buffer must not stay in memory with it.
-fn shared(bytes: &Bytes, content: &Content) -> Content {
-    Content {
-        expiry: content.expiry,
-        content_type: content.content_type.as_ref().map(|content_type| shared_bytes(bytes, content_type)),
-        value: shared_bytes(bytes, &content.value),
-    }
-}
-
-fn shared_key(bytes: &Bytes, key: &Key) -> Key {
-    Key::new(shared_bytes(bytes, key.bytes()), usize::MAX)
-        .unwrap_or_else(|fault| unreachable!("the same bytes are a key again: {fault}"))
-}
-
-fn shared_bytes(bytes: &Bytes, part: &Bytes) -> Bytes {
-    let (whole, inner) = (bytes.as_ptr_range(), part.as_ptr_range());
-    if whole.start <= inner.start && inner.end <= whole.end { part.clone() } else { Bytes::copy_from_slice(part) }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
     use crate::types::key::KEY_BYTES_CEILING;
-    use crate::types::{Entry, Epoch, Incarnation, Mutation, NodeName, Seq, ShardIndex, UnixMs};
+    use crate::types::{Content, Epoch, Incarnation, NodeName, Record, Seq, ShardIndex, UnixMs};
 
     fn key(name: impl Into<Bytes>) -> Key {
         Key::new(name, KEY_BYTES_CEILING).unwrap()
     }
 
-    fn entry(seq: u64, changes: &[(&str, Option<&str>)]) -> LogEntry {
+    fn entry(seq: u64, changes: &[(&str, Option<&str>)]) -> Entry {
         let mutations = changes.iter().map(|(name, value)| Mutation {
             space: Space::Data,
             key: key(name.to_string()),
             change: value.map_or(Change::Delete, |value| Change::Put(Content::of(value.to_owned()))),
         });
-        let entry = Entry {
+        Entry {
             shard: ShardIndex(0),
             epoch: Epoch::first(NodeName::new("A/0")),
             incarnation: Incarnation(1),
             seq: Seq(seq),
             time: UnixMs(1),
             mutations: mutations.collect(),
-        };
-        LogEntry { bytes: entry.encode(), entry }
+        }
     }
 
     fn walked(overlay: &Overlay, after: Option<&str>, until: Option<&str>) -> Vec<(String, bool)> {
@@ -272,57 +302,55 @@ mod tests {
     #[test]
     fn walk_is_in_order_with_keys_from_before_and_after_the_first_walk() {
         let overlay = Overlay::default();
-        overlay.apply(&entry(1, &[("c", Some("1")), ("a", Some("1"))]));
+        overlay.apply(&entry(1, &[("c", Some("1")), ("a", Some("1"))]), None);
         assert_eq!(walked(&overlay, None, None), [("a".into(), true), ("c".into(), true)]);
-        overlay.apply(&entry(2, &[("b", Some("2")), ("a", None), ("d", None)]));
+        overlay.apply(&entry(2, &[("b", Some("2")), ("a", None), ("d", None)]), None);
         assert_eq!(walked(&overlay, Some("a"), Some("c")), [("b".into(), true), ("c".into(), true)]);
         assert_eq!(walked(&overlay, Some("c"), None), [("d".into(), false)]);
         assert_eq!(walked(&overlay, Some("d"), Some("d")), []);
-        let all =
-            overlay.with_sorted(|states| states.iter().map(|(key, _)| key.as_bytes().to_vec()).collect::<Vec<_>>());
+        let all = overlay.with_sorted(|states| states.iter().map(|(key, _)| key.to_vec()).collect::<Vec<_>>());
         assert_eq!(all, [b"a", b"b", b"c", b"d"]);
     }
 
     #[test]
-    fn value_shares_the_entrys_memory_and_not_that_of_its_request() {
+    fn get_gives_the_encoded_record_of_the_newest_write() {
         let overlay = Overlay::default();
-        let mut request = Bytes::from(vec![7; 100_000]);
-        let mut made_here = entry(1, &[("k", Some(""))]);
-        let value = request.split_to(100);
-        made_here.entry.mutations[0].change = Change::Put(Content::of(value.clone()));
-        made_here.bytes = made_here.entry.encode();
-        overlay.apply(&made_here);
-        let kept = overlay.get(Space::Data, &key("k")).unwrap().unwrap().content.value;
-        assert_eq!(kept, value);
-        assert!(!request.as_ptr_range().contains(&kept.as_ptr()) && kept.as_ptr() != value.as_ptr());
-        let received = Entry::decode(made_here.bytes.clone()).unwrap();
-        overlay.apply(&LogEntry { entry: received, bytes: made_here.bytes.clone() });
-        let kept = overlay.get(Space::Data, &key("k")).unwrap().unwrap().content.value;
-        assert!(made_here.bytes.as_ptr_range().contains(&kept.as_ptr()));
+        let second = entry(2, &[("k", Some("2"))]);
+        overlay.apply(&entry(1, &[("k", Some("1"))]), None);
+        overlay.apply(&second, None);
+        let record = second.record(&Content::of("2")).encode();
+        assert_eq!(overlay.get(Space::Data, &key("k")), Some(Some(record)));
+        assert_eq!(overlay.get(Space::Data, &key("kk")), None, "a key that begins with another");
+        overlay.apply(&entry(3, &[("k", None)]), None);
+        assert_eq!(overlay.get(Space::Data, &key("k")), Some(None));
     }
 
     #[test]
     fn keys_added_follows_what_is_below_and_what_comes_later() {
         let overlay = Overlay::default();
         let below = |key: &Key| Ok(key.as_bytes() == b"old");
-        overlay.apply(&entry(1, &[("old", Some("1")), ("new", Some("1")), ("nothing", None)]));
+        overlay.apply(&entry(1, &[("old", Some("1")), ("new", Some("1")), ("nothing", None)]), None);
         assert_eq!(overlay.keys_added(below), Ok(1));
-        overlay.apply(&entry(2, &[("old", None), ("nothing", Some("2"))]));
+        overlay.apply(&entry(2, &[("old", None), ("nothing", Some("2"))]), None);
         assert_eq!(overlay.keys_added(|_| panic!("looked up already")), Ok(1));
-        assert!(overlay.keys_added(|_| Err(Error::Failed("no".into()))).is_ok());
-        overlay.apply(&entry(3, &[("newer", None)]));
+        overlay.apply(&entry(3, &[("said", Some("3"))]), Some(true));
+        overlay.apply(&entry(4, &[("said", None)]), Some(true));
+        assert_eq!(overlay.keys_added(|_| panic!("it was said")), Ok(0));
+        overlay.apply(&entry(5, &[("newer", None)]), None);
         assert!(overlay.keys_added(|_| Err(Error::Failed("no".into()))).is_err());
     }
 
     #[test]
     fn bytes_follow_values_that_are_replaced() {
         let overlay = Overlay::default();
-        overlay.apply(&entry(1, &[("k", Some(""))]));
+        overlay.apply(&entry(1, &[("k", Some(""))]), None);
         let empty = overlay.bytes();
-        overlay.apply(&entry(2, &[("k", Some(&"x".repeat(1000)))]));
+        overlay.apply(&entry(2, &[("k", Some(&"x".repeat(1000)))]), None);
         assert_eq!(overlay.bytes(), empty + 1000);
-        overlay.apply(&entry(3, &[("k", None)]));
+        overlay.apply(&entry(3, &[("k", Some(""))]), None);
         assert_eq!((overlay.bytes(), overlay.len()), (empty, 1));
+        overlay.apply(&entry(4, &[("k", None)]), None);
+        assert!(overlay.bytes() < empty && overlay.bytes() > KEY_OVERHEAD);
     }
 
     /// An entry's mutations are seen all or none: whoever reads one of them and then the other sees no older state.
@@ -333,13 +361,13 @@ mod tests {
         std::thread::scope(|threads| {
             threads.spawn(|| {
                 for seq in 1..=20_000 {
-                    overlay.apply(&entry(seq, &[("first", Some("v")), ("second", Some("v"))]));
+                    overlay.apply(&entry(seq, &[("first", Some("v")), ("second", Some("v"))]), None);
                 }
                 done.store(true, Ordering::SeqCst);
             });
             let seq_of = |name| {
                 let record = overlay.get(Space::Data, &key(name)).flatten();
-                record.map_or(0, |record| record.version.seq().0)
+                record.map_or(0, |record| Record::decode(record).unwrap().version.seq().0)
             };
             while !done.load(Ordering::SeqCst) {
                 let first = seq_of("first");

@@ -55,7 +55,7 @@ impl Logged {
 
     fn beside(path: &Path, file: RedbEngine, shard: ShardIndex, random: Random) -> Result<Logged, OpenFault> {
         let mut logged = Logged::start(file, Arc::new(Beside::file(path)), shard, Sizes::default(), random)?;
-        let feeder = Feeder::spawn(Arc::clone(&logged.inner));
+        let feeder = Feeder::spawn(&logged.inner);
         logged.feeder = Some(feeder.map_err(|error| OpenFault::Disk(format!("no thread for the feeder: {error}")))?);
         Ok(logged)
     }
@@ -186,7 +186,7 @@ impl Opened {
             self.state.history.extend(&entry.entry.epoch, entry.entry.incarnation, seq);
             self.extent.push(seq, bytes);
             if seq <= apply_to {
-                self.active.apply(entry);
+                self.active.apply(&entry.entry, None);
             }
         }
         self.state.applied = self.state.applied.max(apply_to);

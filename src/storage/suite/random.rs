@@ -86,6 +86,7 @@ fn batch(wish: Wish, scribe: &mut Scribe, applied: Seq) -> Batch {
     let cursor = |seq| Cursor { epoch: Epoch::first(NodeName::new("x")), incarnation: Incarnation(4), seq: Seq(seq) };
     Batch {
         append,
+        existed: Vec::new(),
         apply_to: wish.apply_tenths.map(to),
         apply_rule: if wish.if_newer { ApplyRule::IfNewer } else { ApplyRule::InOrder },
         install: wish
