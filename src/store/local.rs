@@ -14,7 +14,8 @@ use crate::types::{Change, Key, Mutation, Space};
 /// Beyond it, it is refused.
 const LOOKS_MAX: usize = 32;
 
-/// Serves a read or a write. A write returns when it is durable, or when its time is over.
+/// Serves a read or a write, and waits while it is being found out who leads. A write returns when it is durable, or when its
+/// time is over.
 pub(super) async fn execute(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {
     let mut result = execute_once(pair, place, clock, call).await;
     for _ in 0..LOOKS_MAX {
@@ -32,7 +33,8 @@ async fn is_worth_another_look(pair: &Pair, clock: &Clock, call: &Call) -> bool 
     !left.is_zero() && (pair.wait_until_settled(left).await || pair.is_leading())
 }
 
-async fn execute_once(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {
+/// The same without waiting for anybody to lead: a write is in the writer's queue, or refused, once this was polled.
+pub(super) async fn execute_once(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {
     let result = match &call.operation {
         Operation::Get { key } => return read(pair, place, clock, key, call.consistency),
         Operation::Put { key, content } => write(pair, place, clock, call, key, Change::Put(content.clone())).await,

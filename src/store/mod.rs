@@ -39,7 +39,7 @@ use crate::metrics::Metrics;
 use crate::peer::{Contacts, Local, Pool};
 use crate::replication::pair::Pair;
 use crate::tasks::Tasks;
-use crate::types::{Key, ShardIndex, UnixMs};
+use crate::types::{Key, NodeName, ShardIndex, UnixMs};
 use route::{Route, Situation, route};
 
 /// What a store is made of.
@@ -102,42 +102,65 @@ impl Store {
     }
 
     /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself once this was
-    /// polled. What was not done because the shard is led elsewhere by now is passed on there, once (rule 22).
+    /// polled.
     pub async fn execute(self: &Arc<Self>, call: Call) -> Result<Answer, Error> {
         let shard = self.shard_of(call.operation.key());
-        let asked = self.map.leader_of(shard).name.clone();
-        match self.try_to_carry_out(shard, &call).await {
-            Err(error) if error.was_not_led() && self.map.leader_of(shard).name != asked => {
-                self.try_to_carry_out(shard, &call).await
+        let at = self.situation(shard);
+        let asked = at.leader;
+        match route(call.operation.is_write(), call.consistency, call.reach, at) {
+            Route::Local => match self.copies.get(&shard.index) {
+                Some(pair) => self.serve_here(pair, asked, call).await,
+                None => Err(self.wrong_shard(shard)),
+            },
+            Route::WrongShard => Err(self.wrong_shard(shard)),
+            Route::Forward(node) if call.operation.is_write() => {
+                let (store, node, asked) = (Arc::clone(self), node.clone(), asked.name.clone());
+                // A client that leaves takes nothing with it, be the connection to the owner open or not yet.
+                self.tasks.carry(async move { store.send(&node, &asked, &call).await }).await
             }
-            result => result,
+            Route::Forward(node) => self.send(node, &asked.name, &call).await,
+            Route::ForwardToAny(nodes) => self.forward_to_any(&nodes, shard, &call).await,
         }
     }
 
-    async fn try_to_carry_out(self: &Arc<Self>, shard: &Shard, call: &Call) -> Result<Answer, Error> {
-        let at = self.situation(shard);
-        match route(call.operation.is_write(), call.consistency, call.reach, at) {
+    /// Serves a request from this node's copy. When that does not lead, or not now, it waits while it is being found out who
+    /// does, whether or not its client does, and passes on what is led elsewhere by then.
+    async fn serve_here(self: &Arc<Self>, pair: &Arc<Pair>, asked: &Node, call: Call) -> Result<Answer, Error> {
+        let place = self.place_of(&pair.me);
+        let result = local::execute_once(pair, &place, &self.clock, &call).await;
+        if !result.as_ref().is_err_and(Error::was_not_led) {
+            return result;
+        }
+        let (store, pair, asked) = (Arc::clone(self), Arc::clone(pair), asked.name.clone());
+        let again = async move {
+            let result = local::execute(&pair, &place, &store.clock, &call).await;
+            store.pass_on(&asked, &call, result).await
+        };
+        self.tasks.carry(again).await
+    }
+
+    /// Forwards, and once more when the node that was asked does not lead any more.
+    async fn send(&self, node: &Node, asked: &NodeName, call: &Call) -> Result<Answer, Error> {
+        let shard = self.shard_of(call.operation.key());
+        let result = self.forward(node, shard, call).await;
+        self.pass_on(asked, call, result).await
+    }
+
+    /// What was not done because the shard is led elsewhere by now is sent there, once (rule 22).
+    async fn pass_on(&self, asked: &NodeName, call: &Call, result: Result<Answer, Error>) -> Result<Answer, Error> {
+        let shard = self.shard_of(call.operation.key());
+        if !result.as_ref().is_err_and(|error| error.was_not_led() && self.map.leader_of(shard).name != *asked) {
+            return result;
+        }
+        match route(call.operation.is_write(), call.consistency, call.reach, self.situation(shard)) {
             Route::Local => match self.copies.get(&shard.index) {
                 Some(pair) => local::execute(pair, &self.place_of(&pair.me), &self.clock, call).await,
                 None => Err(self.wrong_shard(shard)),
             },
             Route::WrongShard => Err(self.wrong_shard(shard)),
-            Route::Forward(node) if call.operation.is_write() => {
-                self.carry(node.clone(), shard.index, call.clone()).await
-            }
             Route::Forward(node) => self.forward(node, shard, call).await,
             Route::ForwardToAny(nodes) => self.forward_to_any(&nodes, shard, call).await,
         }
-    }
-
-    /// Forwards a write: a client that leaves takes nothing with it, be the connection to the owner open or not yet.
-    async fn carry(self: &Arc<Self>, node: Node, shard: ShardIndex, call: Call) -> Result<Answer, Error> {
-        let store = Arc::clone(self);
-        let forwarding = async move {
-            let shard = store.map.topology().shard(shard).unwrap_or_else(|| unreachable!("it was there before"));
-            store.forward(&node, shard, &call).await
-        };
-        self.tasks.carry(forwarding).await
     }
 
     /// Asks one node after another until one serves. For reads.

@@ -170,16 +170,11 @@ impl Store {
                 lag_entries: lag.map(|lag| lag.entries),
                 lag_ms: lag.map(|lag| lag.ms),
                 state: if lost { "leader-lost-data" } else { replica_state(&replica, lag, snapshot, now) }.into(),
-                since_ms: if lost { Some(pair.duty_since()) } else { self.silent_since(&replica, now) }
+                since_ms: if lost { Some(pair.duty_since()) } else { silent_since(pair, &replica, now) }
                     .map(|since| millis(now.saturating_duration_since(since))),
             }
         });
         statuses.collect()
-    }
-
-    /// Since when a replica has not polled; none while it polls.
-    fn silent_since(&self, replica: &Replica, now: Instant) -> Option<Instant> {
-        replica.is_away(now).then(|| replica.last_poll.unwrap_or(self.started))
     }
 
     /// `/readyz`: whether this node can do what is asked about, a line per check.
@@ -224,6 +219,11 @@ fn copy_of_key(copy: &Node, leader: &Node, found: Result<Inspection, CallError>,
         lag_ms: own(lag.map(|lag| lag.ms)),
         error,
     }
+}
+
+/// Since when a replica has not polled, this leadership or at all; none while it polls.
+fn silent_since(pair: &Pair, replica: &Replica, now: Instant) -> Option<Instant> {
+    replica.is_away(now).then(|| replica.last_poll.unwrap_or_else(|| pair.duty_since()))
 }
 
 pub(super) fn duty_name(pair: &Pair) -> &'static str {

@@ -37,9 +37,9 @@ impl Service for Store {
                 }
             }
             Ok(forwarded) => {
-                let store = Arc::clone(self);
+                let (store, envelope) = (Arc::clone(self), request.envelope);
                 return Met::Begun(Box::pin(async move {
-                    let reply = store.serve_forward(&request.envelope, forwarded, began).await;
+                    let reply = store.serve_forward(&envelope, forwarded, began).await;
                     store.count_peer(Kind::Forward.index(), began);
                     Reply::served(reply.encode())
                 }));

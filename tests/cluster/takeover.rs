@@ -237,3 +237,25 @@ fn takeover_plan_says_what_is_known_to_be_missing() {
     let body = crate::support::problem::well_formed(&answer);
     assert_eq!((answer.status, &body["address"]), (421, &cluster.address(B).to_string().into()));
 }
+
+/// The leader lost its file: it must not lead, and says so. An operator lets a replica with the data lead instead, without
+/// copying files; the leader that held nothing fetches everything, as a replica.
+#[test]
+fn takeover_from_a_leader_that_lost_its_data_needs_no_force_and_heals() {
+    let (cluster, keys) = filled();
+    let a = cluster.leader(0);
+    cluster.kill9(a);
+    cluster.wipe(a);
+    cluster.launch(a);
+    wait_answers(&cluster, a);
+    wait::until("it is halted", || {
+        let state = copy(&cluster, a).1;
+        if state == "halted" { Ok(()) } else { Err(state) }
+    });
+    let said = take_over(&cluster, a, B, &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    wait_leads(&cluster, B);
+    cluster.put_key(a, keys[0].as_bytes(), b"after").expect(204);
+    wait_followed(&cluster, B);
+    assert_eq!(cluster.local(a, keys[1].as_bytes()).as_deref(), Some(&b"before"[..]));
+}

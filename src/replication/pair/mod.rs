@@ -323,8 +323,8 @@ impl Pair {
     /// that was never whole serves nothing, nor does a leader that has lost data.
     #[must_use]
     pub fn serves_any(&self) -> bool {
-        matches!(self.duty.read().duty, Duty::Following | Duty::Starting | Duty::StandingAside(_))
-            && self.had_full_copy()
+        let may = matches!(self.duty.read().duty, Duty::Following | Duty::Starting | Duty::StandingAside(_));
+        may && self.had_full_copy()
     }
 
     /// Upper bound of the copy's age (rule 24): zero at a leader, none when it cannot be bounded.
