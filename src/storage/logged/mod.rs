@@ -165,7 +165,6 @@ impl Inner {
     }
 
     fn entries(&self, after: Seq, bytes_max: usize) -> Result<Entries, Error> {
-        let Some(front) = self.front.get() else { return self.file.entries(after, bytes_max) };
         let (start, end) = {
             let state = self.state.read();
             (state.log_start, state.history.end())
@@ -176,10 +175,11 @@ impl Inner {
         if after >= end {
             return Ok(Entries::Found(Vec::new()));
         }
-        if after < front.after {
-            return self.file.view().entries(after, front.after, bytes_max);
+        match self.front.get() {
+            Some(front) if after >= front.after => front.log.read(after, bytes_max),
+            Some(front) => self.file.view().entries(after, front.after, bytes_max),
+            None => self.file.entries(after, bytes_max),
         }
-        front.log.read(after, bytes_max)
     }
 
     fn chunk(&self, space: Space, after: Option<&Key>, bytes_max: usize) -> Result<Chunk, Error> {

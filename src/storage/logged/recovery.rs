@@ -27,6 +27,7 @@ use crate::storage::layout::LogRow;
 use crate::storage::log::{Log, LogId, Recovered};
 use crate::storage::open::{OpenError, OpenFault, Options, incoming_path};
 use crate::storage::redb::RedbEngine;
+use crate::storage::transaction::Feed;
 use crate::storage::{Engine, Error, Identity, State};
 use crate::types::ShardIndex;
 
@@ -168,6 +169,9 @@ impl Opened {
                     the file holds all of it. Replicas that are behind fetch a snapshot");
                 self.extent = Extent::after(end);
                 self.show_extent();
+                let position = self.state.position();
+                let feed = Feed { records: &[], rows: &[], cursors: &[], position, log_row: None };
+                file.feed(&feed, self.state.history.clone())?; // it no longer says that there are entries
                 Ok(None)
             }
             Err(fault) => Err(fault),
