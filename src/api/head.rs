@@ -187,3 +187,118 @@ fn put_headers(found: &[httparse::Header<'_>], headers: &mut HeaderMap) -> Optio
     }
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What is found, with the head if it is a request.
+    fn looked(head: &mut Head, bytes: &[u8]) -> String {
+        match head.look(bytes) {
+            Found::Request(body) => {
+                let Parts { method, uri, version, headers, .. } = &head.parts;
+                format!("{method} {uri} {version:?} {headers:?} {body:?}")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn found(text: &str) -> String {
+        looked(&mut Head::default(), text.as_bytes())
+    }
+
+    const GET: &str = "GET /a?b=c HTTP/1.1\r\nHost: h\r\nAccept: */*\r\n\r\n";
+
+    #[test]
+    fn head_plain_request_is_whole_only_with_all_of_its_body() {
+        let (len, shown) = (GET.len(), r#"GET /a?b=c HTTP/1.1 {"host": "h", "accept": "*/*"}"#);
+        assert_eq!(found(GET), format!("{shown} {len}..{len}"));
+        let put = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc";
+        for len in 1..put.len() {
+            let expected = if len < put.len() - 3 { "PartOfHead" } else { "PartOfBody" };
+            assert_eq!(found(&put[..len]), expected, "{:?}", &put[..len]);
+        }
+        assert!(found(put).ends_with(&format!(" {}..{}", put.len() - 3, put.len())), "{}", found(put));
+    }
+
+    #[test]
+    fn head_of_which_there_is_a_second_reading_is_not_plain() {
+        for (from, to) in [
+            ("Host: h", "Host: h\r\nHost: h"),
+            ("Host: h\r\n", ""),
+            ("Host: h\r\n", "Host: h\n"),
+            ("Host: h", "Host : h"),
+            ("*/*", "*/*\r\n folded"),
+            ("*/*", "a\0b"),
+            ("*/*", "*/*\r\nTransfer-Encoding: chunked"),
+            ("*/*", "*/*\r\nContent-Length: 1\r\nContent-Length: 1"),
+            ("*/*", "*/*\r\nContent-Length: +1"),
+            ("*/*", "*/*\r\nContent-Length: 1, 1"),
+            ("*/*", "*/*\r\nContent-Length: "),
+            ("*/*", "*/*\r\nContent-Length: 99999999999999999999"),
+            ("*/*", "*/*\r\nExpect: 100-continue"),
+            ("*/*", "*/*\r\nupgrade: x"),
+            ("*/*", "*/*\r\nConnection: close"),
+            ("GET", "HEAD"),
+            ("GET", "get"),
+            ("GET", "\r\nGET"),
+            ("/a", "http://h/a"),
+            ("/a", "a"),
+            ("/a", "*"),
+            ("/a", " /a"),
+            ("1.1", "1.0"),
+        ] {
+            assert_eq!(found(&GET.replacen(from, to, 1)), "Other", "{to:?}");
+        }
+    }
+
+    #[test]
+    fn head_over_the_bounds_is_not_plain() {
+        let long = |name: &str, len| GET.replacen("/a", &format!("/a?{name}{}", "x".repeat(len)), 1);
+        assert!(found(&long("", 20_000)).starts_with("GET"));
+        assert_eq!(found(&long("", REQUEST_BYTES_MAX)), "Other");
+        assert_eq!(found(&long("", REQUEST_BYTES_MAX)[..REQUEST_BYTES_MAX]), "Other");
+        let many = |count| GET.replacen("Accept", &format!("{}Accept", "X: y\r\n".repeat(count)), 1);
+        assert!(found(&many(HEADERS_MAX - 2)).starts_with("GET"));
+        assert_eq!(found(&many(HEADERS_MAX - 1)), "Other");
+        let body = format!("*/*\r\nContent-Length: {REQUEST_BYTES_MAX}");
+        assert_eq!(found(&GET.replacen("*/*", &body, 1)), "Other");
+    }
+
+    #[test]
+    fn head_may_have_ended_at_an_empty_line_however_it_is_written_and_cut() {
+        for end in ["\r\n\r\n", "\n\n", "\n\r\n"] {
+            let text = format!("GET / HTTP/1.1\r\nHost: h{end}");
+            for seen in 1..text.len() {
+                assert!(may_have_ended(text.as_bytes(), seen), "{text:?} of which {seen} bytes were seen");
+                assert!(!may_have_ended(&text.as_bytes()[..seen], seen.saturating_sub(1)), "{:?}", &text[..seen]);
+            }
+        }
+    }
+
+    proptest! {
+        /// Requests whose headers are the last one's, or nearly: what is remembered changes nothing.
+        #[test]
+        fn head_is_found_the_same_whatever_was_remembered(
+            requests in proptest::collection::vec((0..6_usize, 0..5_usize, 0..60_usize, any::<u8>(), 0..3_usize), 1..8),
+        ) {
+            let lines = ["GET /a", "PUT /b?c=d", "GET /%zz#x", "POST /\u{e9}", "HEAD /a", "GET  /a"];
+            let blocks = [
+                "Host: h\r\n\r\n",
+                "Host: h\r\nContent-Length: 2\r\n\r\nab",
+                "Host: h\r\nContent-Length: 3\r\n\r\nab",
+                "host: h\r\n\r\n",
+                "Host: h\r\nX: y\r\n\r\n",
+            ];
+            let mut head = Head::default();
+            for (line, block, at, byte, change) in requests {
+                let mut bytes = format!("{} HTTP/1.1\r\n{}", lines[line], blocks[block]).into_bytes();
+                if change == 0 && at < bytes.len() {
+                    bytes[at] = byte;
+                }
+                prop_assert_eq!(looked(&mut head, &bytes), looked(&mut Head::default(), &bytes));
+            }
+        }
+    }
+}
