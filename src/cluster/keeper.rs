@@ -35,22 +35,29 @@ impl Keeper {
 
     /// Makes what is known and promised now durable.
     pub async fn keep(&self) -> Result<(), Refusal> {
-        self.write(&mut *self.written.lock().await, None).await
+        self.write(&mut *self.written.lock().await, None, Facts::default()).await
     }
 
-    /// Makes a fact durable, and only then known: nobody is told of it, and nothing is done on it, before.
-    pub async fn establish(&self, shard: ShardIndex, epoch: &Epoch) -> Result<(), Refusal> {
+    /// Makes a fact durable, and only then known: nobody is told of it, and nothing is done on it, before. What the copy
+    /// writes down of itself with it is durable in the same commit.
+    pub async fn establish(&self, shard: ShardIndex, epoch: &Epoch, facts: Facts) -> Result<(), Refusal> {
         let mut written = self.written.lock().await;
-        self.write(&mut written, Some((shard, epoch))).await?;
+        self.write(&mut written, Some((shard, epoch)), facts).await?;
         self.map.merge(shard, epoch);
-        self.map.announcements.notify_one();
         Ok(())
     }
 
-    async fn write(&self, written: &mut Bytes, fact: Option<(ShardIndex, &Epoch)>) -> Result<(), Refusal> {
+    async fn write(
+        &self,
+        written: &mut Bytes,
+        fact: Option<(ShardIndex, &Epoch)>,
+        facts: Facts,
+    ) -> Result<(), Refusal> {
         let leadership = self.map.encode_with(fact);
-        if leadership != *written {
-            self.writer.note(Facts { leadership: Some(leadership.clone()), ..Facts::default() }).await?;
+        let news = (leadership != *written).then(|| leadership.clone());
+        let facts = Facts { leadership: news, ..facts };
+        if facts != Facts::default() {
+            self.writer.note(facts).await?;
             *written = leadership;
         }
         Ok(())

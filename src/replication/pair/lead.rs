@@ -279,11 +279,9 @@ impl Pair {
             .with_history(|history| opening::judge(Mine { shard_uid: self.uid(), epoch: &epoch, history }, answers))
     }
 
-    /// Opens the shard for writes; false when the store does not take even that, or another leads by now.
-    async fn begin_to_lead(&self, epoch: &Epoch, silent: &[NodeName]) -> bool {
-        for name in silent {
-            warn!(shard = self.shard.name, replica = %name, "a replica is silent: leading without knowing what it holds");
-        }
+    /// Makes it durable that this node leads in this epoch, with what the copy is then, in one commit, or none where the file
+    /// says so already: while a shard changes hands, writes wait for it.
+    pub(super) async fn establish(&self, epoch: &Epoch) -> Result<(), Refusal> {
         let uid = *self.uid.write().get_or_insert_with(|| ShardUid(self.around.random.id()));
         let facts = Facts {
             shard_uid: Some(uid),
@@ -292,14 +290,27 @@ impl Pair {
             role: Some(Role::Leader),
             ..Facts::default()
         };
+        let says_so = self.engine().state().is_ok_and(|state| {
+            let said = (state.shard_uid, state.cluster_uid, state.epoch, state.role);
+            said == (facts.shard_uid, facts.cluster_uid, facts.epoch.clone(), facts.role)
+        });
+        let facts = if says_so { Facts::default() } else { facts };
+        self.keeper.establish(self.shard.index, epoch, facts).await
+    }
+
+    /// Opens the shard for writes; false when the store does not take even that, or another leads by now.
+    async fn begin_to_lead(&self, epoch: &Epoch, silent: &[NodeName]) -> bool {
+        for name in silent {
+            warn!(shard = self.shard.name, replica = %name, "a replica is silent: leading without knowing what it holds");
+        }
         let leading = async {
-            self.keeper.establish(self.shard.index, epoch).await?;
+            self.establish(epoch).await?;
             let Some(mandate) = self.around.map.mandate(&self.shard, &self.me.name, epoch, self.around.clock.now())
             else {
                 return Ok(false);
             };
             let mode = Mode::Leading { epoch: epoch.clone(), incarnation: self.incarnation, mandate: mandate.clone() };
-            self.writer.set_mode(mode, facts).await?;
+            self.writer.set_mode(mode, Facts::default()).await?;
             self.enter_duty_with(Duty::Leading, Some(mandate));
             Ok::<bool, Refusal>(true)
         };

@@ -174,7 +174,7 @@ impl Pair {
     async fn begin_epoch(&self, epoch: &Epoch) -> Result<(), String> {
         let _changing = self.begin_to_change_hands(); // others may hear of the epoch before this node takes writes
         *self.told_to_lead.lock() = Some(epoch.clone());
-        self.keeper.establish(self.shard.index, epoch).await.map_err(|refusal| refusal.to_string())?;
+        self.establish(epoch).await.map_err(|refusal| refusal.to_string())?;
         if self.wait_until_leading(epoch, LEAD_WAIT).await {
             return Ok(());
         }

@@ -31,7 +31,7 @@ use crate::types::{Epoch, Seq};
 /// in which it was not.
 const CLOSE_ENTRIES: u64 = 1024;
 /// Writes are held so long at most for the replica to get what it lacks; then they go on.
-const HOLD_MAX: Duration = Duration::from_secs(1);
+const HOLD_MAX: Duration = Duration::from_millis(500);
 /// Writes are held so long at most in all. Whoever forwarded one waits two seconds for its answer, and would have to call its
 /// outcome unknown after that.
 const PAUSE_MAX: Duration = Duration::from_millis(1700);
