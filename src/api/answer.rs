@@ -16,6 +16,8 @@ use crate::types::{Record, Version};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+/// What a usual document takes.
+const DOCUMENT_BYTES: usize = 512;
 const OCTETS: &str = "content-type: application/octet-stream\r\n";
 const NO_STORE: &str = "cache-control: no-store\r\n";
 
@@ -176,8 +178,9 @@ pub(super) fn document(media_type: &'static str, text: impl Into<Bytes>) -> Repl
 
 /// Pretty-printed JSON that ends in a newline.
 pub(super) fn pretty(document: &impl Serialize) -> Vec<u8> {
-    let mut text =
-        serde_json::to_vec_pretty(document).unwrap_or_else(|error| panic!("a view cannot be written: {error}"));
+    let mut text = Vec::with_capacity(DOCUMENT_BYTES);
+    serde_json::to_writer_pretty(&mut text, document)
+        .unwrap_or_else(|error| panic!("a view cannot be written: {error}"));
     text.push(b'\n');
     text
 }

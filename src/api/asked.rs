@@ -90,8 +90,9 @@ impl Asked<'_> {
             deadline: controls.deadline,
             request_id: self.id,
         };
-        let answer = self.in_time(controls.deadline, self.api.store.execute(call)).await;
-        match answer {
+        // Pinned here: it is large, for it holds all that forwarding takes, and would be moved on its way.
+        let work = pin!(self.api.store.execute(call));
+        match self.in_time(controls.deadline, work).await {
             Ok(answer) => Ok(answer?),
             Err(late) if is_write => Err(late.applied(Applied::Unknown).hint(
                 "the write may still take effect: read the key before you write again, or ask with a longer timeout=",

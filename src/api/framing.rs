@@ -13,10 +13,11 @@ use crate::store::Code;
 
 /// Refuses what no route could take.
 pub(super) fn check(parts: &Parts, settings: &Settings) -> Result<(), Problem> {
-    check_size(&parts.headers, settings.header_bytes_max)?;
-    check_host(&parts.headers, parts.version)?;
-    check_transfer_coding(&parts.headers)?;
-    check_expectation(&parts.headers)?;
+    let seen = Seen::of(&parts.headers);
+    check_size(seen.bytes, settings.header_bytes_max)?;
+    check_host(&seen, parts.version)?;
+    check_transfer_coding(&seen)?;
+    check_expectation(&seen)?;
     let path = parts.uri.path();
     if path.contains('%') {
         params::decode(path.as_bytes(), Plus::Plus).map_err(|_| params::bad_percent("the path"))?;
@@ -24,14 +25,46 @@ pub(super) fn check(parts: &Parts, settings: &Settings) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether the client waits for a `100 Continue` before it sends its body.
-pub(super) fn awaits_continue(headers: &HeaderMap) -> bool {
-    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+/// What one look over the headers shows.
+#[derive(Debug, Default)]
+struct Seen<'a> {
+    /// The block as it stood on the wire: `name: value` and a line end each. The request line has a bound of its own.
+    bytes: usize,
+    hosts: usize,
+    host: &'a [u8],
+    is_coded: bool,
+    expects: Option<&'a [u8]>,
 }
 
-/// The block as it stood on the wire: `name: value` and a line end each. The request line has a bound of its own.
-fn check_size(headers: &HeaderMap, max: usize) -> Result<(), Problem> {
-    let len: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+impl Seen<'_> {
+    fn of(headers: &HeaderMap) -> Seen<'_> {
+        let mut seen = Seen::default();
+        for (name, value) in headers {
+            let value = value.as_bytes();
+            seen.bytes += name.as_str().len() + value.len() + 4;
+            if name == HOST {
+                seen.hosts += 1;
+                seen.host = value;
+            } else if name == TRANSFER_ENCODING {
+                seen.is_coded |= !value.eq_ignore_ascii_case(b"chunked");
+            } else if name == EXPECT {
+                seen.expects.get_or_insert(value);
+            }
+        }
+        seen
+    }
+}
+
+/// Whether the client waits for a `100 Continue` before it sends its body.
+pub(super) fn awaits_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| is_continue(value.as_bytes()))
+}
+
+fn is_continue(expectation: &[u8]) -> bool {
+    expectation.eq_ignore_ascii_case(b"100-continue")
+}
+
+fn check_size(len: usize, max: usize) -> Result<(), Problem> {
     if len > max {
         return Err(Problem::new(
             Kind::HeadersTooLarge,
@@ -43,18 +76,15 @@ fn check_size(headers: &HeaderMap, max: usize) -> Result<(), Problem> {
 }
 
 /// RFC 9112, section 3.2: `400` for none, for two, and for one that is no host.
-fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Problem> {
-    let mut hosts = headers.get_all(HOST).iter();
-    let Some(host) = hosts.next() else {
-        return if version == Version::HTTP_11 { Err(no_host("there is no Host header")) } else { Ok(()) };
-    };
-    if hosts.next().is_some() {
-        return Err(no_host("there are two Host headers"));
+fn check_host(seen: &Seen<'_>, version: Version) -> Result<(), Problem> {
+    match (seen.hosts, seen.host) {
+        (0, _) if version == Version::HTTP_11 => Err(no_host("there is no Host header")),
+        (0, _) | (1, b"") => Ok(()),
+        (1, host) if is_plain_host(host) => Ok(()),
+        (1, host) if !host.contains(&b'@') && Authority::try_from(host).is_ok() => Ok(()),
+        (1, _) => Err(no_host("the Host header is no host")),
+        _ => Err(no_host("there are two Host headers")),
     }
-    let is_host = is_plain_host(host.as_bytes())
-        || host.is_empty()
-        || !host.as_bytes().contains(&b'@') && Authority::try_from(host.as_bytes()).is_ok();
-    if is_host { Ok(()) } else { Err(no_host("the Host header is no host")) }
 }
 
 /// Names and IPv4 addresses, with a port or without: what nearly all are. Others are looked at more closely.
@@ -71,17 +101,17 @@ fn no_host(detail: &str) -> Problem {
 }
 
 /// A body under another coding than `chunked` would be stored as it was coded for the way.
-fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.get_all(TRANSFER_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+fn check_transfer_coding(seen: &Seen<'_>) -> Result<(), Problem> {
+    if !seen.is_coded {
         return Ok(());
     }
     Err(Problem::new(Kind::Store(Code::NotBuilt), "the only transfer coding that is known is chunked")
         .hint("send the bytes as they are, with a Content-Length or chunked"))
 }
 
-fn check_expectation(headers: &HeaderMap) -> Result<(), Problem> {
-    match headers.get(EXPECT) {
-        Some(_) if !awaits_continue(headers) => {
+fn check_expectation(seen: &Seen<'_>) -> Result<(), Problem> {
+    match seen.expects {
+        Some(expectation) if !is_continue(expectation) => {
             Err(Problem::new(Kind::ExpectationFailed, "the only expectation that can be met is 100-continue"))
         }
         _ => Ok(()),

@@ -84,6 +84,11 @@ impl Params {
         self.found.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
+    /// Whether any parameter is one of `names`.
+    pub(super) fn have_any(&self, names: &[&str]) -> bool {
+        self.found.iter().any(|(found, _)| names.contains(found))
+    }
+
     /// A parameter that must be text.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, Problem> {
         self.get(name)
