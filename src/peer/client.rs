@@ -14,7 +14,7 @@ use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 pub use super::calls::Patience;
 
 use super::calls::{Calls, End, PENDING_MAX, Turned};
-use super::connection::{Outgoing, PIECE_BYTES, write_frames, write_handshake};
+use super::connection::{Outbox, Outgoing, PIECE_BYTES, write_frames, write_handshake};
 use super::frame::{Frame, allow_all_frames, cutter, encode_request};
 use super::message::{Envelope, Hello, Refusal, Status, Welcome};
 
@@ -94,7 +94,7 @@ impl Connection {
         tokio::spawn(async move {
             tokio::select! {
                 () = read_responses(frames, &calls) => {}
-                _ = write_frames(write, outgoing, &*calls) => {}
+                _ = write_frames(write, Outbox { queue: outgoing, own: Arc::default() }, &*calls) => {}
                 () = calls.watch() => {}
             }
             calls.close();

@@ -4,12 +4,17 @@
 //! Before it writes a frame alone, the writer lets everybody else run who can: under load whatever they queue goes out in
 //! the same write, and when nobody has anything it costs a look at the sockets.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use super::frame::{Encoded, Frame};
@@ -18,6 +23,9 @@ use super::frame::{Encoded, Frame};
 pub const WRITE_STALL: Duration = Duration::from_secs(2);
 /// One write to the socket: what [`WRITE_STALL`] is measured against. Also how much is read from it at once.
 pub(super) const PIECE_BYTES: usize = 64 << 10;
+
+/// Frames of a connection's own task that wait to be written; beyond it the task reads and finishes no more requests.
+const OWN_MAX: usize = 1024;
 
 /// A frame on its way out.
 #[derive(Debug)]
@@ -46,19 +54,86 @@ impl Watch for Unwatched {
     fn passed(&self, _: &[Outgoing]) {}
 }
 
-/// Writes queued frames until the queue closes or the socket fails.
+/// Where the frames of a connection wait to be written.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    /// Those of other tasks.
+    pub(super) queue: mpsc::Receiver<Outgoing>,
+    /// Those that the task that writes has made itself.
+    pub(super) own: Arc<Own>,
+}
+
+/// Frames that are made by the task that writes them: nobody is woken for them. A task that woke itself would be taken for
+/// one that lets others go first, and another thread would be woken to look for work.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    /// At most [`OWN_MAX`], and one; whoever finds it full waits.
+    frames: Mutex<VecDeque<Outgoing>>,
+    /// Some were taken from a full one.
+    taken: Notify,
+}
+
+impl Own {
+    /// Adds a frame, and waits when too many are there. The writer is to be polled after this, in the same task.
+    pub(super) async fn push(&self, outgoing: Outgoing) {
+        let mut waiting = {
+            let mut frames = self.frames.lock();
+            frames.push_back(outgoing);
+            frames.len()
+        };
+        while waiting > OWN_MAX {
+            self.taken.notified().await;
+            waiting = self.frames.lock().len();
+        }
+    }
+}
+
+impl Outbox {
+    /// Waits for frames, and takes as many as make a piece; false when no more will come.
+    async fn take(&mut self, piece: &mut Vec<Outgoing>) -> bool {
+        let is_alone = {
+            let (queue, own) = (&mut self.queue, &self.own);
+            let first = poll_fn(|cx| match own.frames.lock().is_empty() {
+                false => Poll::Ready(Some(None)),
+                true => queue.poll_recv(cx).map(|first| first.map(Some)),
+            });
+            let Some(first) = first.await else { return false };
+            piece.extend(first);
+            !piece.is_empty() && self.queue.is_empty()
+        };
+        if is_alone {
+            tokio::task::yield_now().await;
+        }
+        let mut bytes = piece.iter().map(|outgoing| outgoing.frame.len()).sum::<usize>();
+        while bytes < PIECE_BYTES {
+            let Some(next) = self.next() else { break };
+            bytes += next.frame.len();
+            piece.push(next);
+        }
+        true
+    }
+
+    fn next(&mut self) -> Option<Outgoing> {
+        let mut frames = self.own.frames.lock();
+        let was_full = frames.len() > OWN_MAX;
+        let own = frames.pop_front();
+        drop(frames);
+        if was_full {
+            self.own.taken.notify_one();
+        }
+        own.or_else(|| self.queue.try_recv().ok())
+    }
+}
+
+/// Writes frames until no more will come or the socket fails.
 pub(super) async fn write_frames<W: AsyncWrite + Unpin>(
     mut io: W,
-    mut queue: mpsc::Receiver<Outgoing>,
+    mut outbox: Outbox,
     watch: &impl Watch,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
     let mut piece = Vec::new();
-    while let Some(first) = queue.recv().await {
-        if queue.is_empty() {
-            tokio::task::yield_now().await;
-        }
-        gather(&mut piece, first, &mut queue);
+    while outbox.take(&mut piece).await {
         watch.start(&mut piece);
         for Outgoing { frame, .. } in &piece {
             write_frame(&mut io, &mut buffer, frame).await?;
@@ -70,17 +145,6 @@ pub(super) async fn write_frames<W: AsyncWrite + Unpin>(
         piece.clear();
     }
     Ok(())
-}
-
-/// Takes frames from the queue until they make a piece, or no more are there.
-fn gather(piece: &mut Vec<Outgoing>, first: Outgoing, queue: &mut mpsc::Receiver<Outgoing>) {
-    let mut bytes = first.frame.len();
-    piece.push(first);
-    while bytes < PIECE_BYTES {
-        let Ok(next) = queue.try_recv() else { return };
-        bytes += next.frame.len();
-        piece.push(next);
-    }
 }
 
 /// Writes a frame of the handshake, before there is a queue.
@@ -114,9 +178,8 @@ async fn write_pieces<W: AsyncWrite + Unpin>(io: &mut W, bytes: &[u8]) -> io::Re
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Context, Poll};
+    use std::task::Context;
 
     use bytes::Bytes;
 
@@ -148,7 +211,8 @@ mod tests {
         let io = Counted::default();
         let writing = tokio::spawn({
             let io = io.clone();
-            async move { write_frames(io, outgoing, &Unwatched).await }
+            let outbox = Outbox { queue: outgoing, own: Arc::default() };
+            async move { write_frames(io, outbox, &Unwatched).await }
         });
         tokio::task::yield_now().await; // it waits
         for id in 0..100 {

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::calls::IDLE_MAX;
-use super::connection::{Outgoing, PIECE_BYTES, Unwatched, write_frames, write_handshake};
+use super::connection::{Outbox, Outgoing, Own, PIECE_BYTES, Unwatched, write_frames, write_handshake};
 use super::contacts::Contacts;
 use super::frame::{Frame, allow_all_frames, cutter, encode_response};
 use super::local::Local;
@@ -31,7 +31,7 @@ use crate::metrics::Metrics;
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(2);
 /// Requests of one connection that are served at once in tasks, and writes that are under way; the next one waits unread.
 const SERVING_MAX: usize = 1024;
-/// Answers waiting to be written; beyond it requests are neither read nor finished until the peer takes some.
+/// Answers of tasks waiting to be written; beyond it a task waits until the peer takes some.
 const ANSWERS_MAX: usize = 1024;
 /// Bytes of requests served at once for one connection, in KiB: one frame of the greatest size and then some.
 const SERVING_KIB_MAX: usize = 96 << 10;
@@ -149,11 +149,14 @@ impl Listener {
         S: Service,
     {
         let (answers, outgoing) = mpsc::channel(ANSWERS_MAX);
-        let mut writing = Box::pin(async move { write_frames(write, outgoing, &Unwatched).await });
+        let own = Arc::<Own>::default();
+        let outbox = Outbox { queue: outgoing, own: Arc::clone(&own) };
+        let mut writing = Box::pin(async move { write_frames(write, outbox, &Unwatched).await });
         let mut begun = FuturesUnordered::new();
         let arrived = AtomicU64::new(0);
         tokio::select! {
-            () = self.read_requests(frames, &answers, &mut begun, &arrived, service) => {}
+            biased; // the writer comes last: it takes what the reader has made
+            () = self.read_requests(frames, &own, &answers, &mut begun, &arrived, service) => {}
             () = silence(&arrived) => {}
             () = self.stop.cancelled() => {}
             _ = writing.as_mut() => return, // the peer is gone
@@ -173,6 +176,7 @@ impl Listener {
     async fn read_requests<IO, S>(
         &self,
         mut frames: FramedRead<ReadHalf<IO>, LengthDelimitedCodec>,
+        own: &Own,
         answers: &mpsc::Sender<Outgoing>,
         begun: &mut FuturesUnordered<Numbered>,
         arrived: &AtomicU64,
@@ -188,7 +192,7 @@ impl Listener {
             let next = tokio::select! {
                 biased; // what is answered leaves before more is begun
                 Some(outgoing) = begun.next() => {
-                    let _ = answers.send(outgoing).await; // ends when the peer is gone
+                    own.push(outgoing).await;
                     continue;
                 }
                 next = frames.next(), if begun.len() < SERVING_MAX => next,
@@ -206,7 +210,7 @@ impl Listener {
             };
             let request = match met {
                 Met::Answered(reply) => {
-                    let _ = answers.send(outgoing_of(id, reply)).await; // ends when the peer is gone
+                    own.push(outgoing_of(id, reply)).await;
                     continue;
                 }
                 Met::Begun(answer) => {
