@@ -10,20 +10,25 @@ use super::error::{Kind, Problem};
 use super::params::{self, Plus};
 use super::reply::{Lines, Reply};
 use crate::placement::HashFunction;
-use crate::store::{Acks, Answer, Applied, Code, Location, Outcome, Place, Served};
+use crate::storage::Role;
+use crate::store::{Acks, Answer, Applied, Code, Consistency, Location, Outcome, Place, Served};
 use crate::types::{Record, Version};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-const OCTETS: &[u8] = b"application/octet-stream";
+const OCTETS: &str = "content-type: application/octet-stream\r\n";
+const NO_STORE: &str = "cache-control: no-store\r\n";
 
 /// The answer to a read: the value, `404`, or what the request's conditions make of it.
 pub(super) fn value(answer: Answer, conditions: &HeaderMap) -> Result<Reply, Problem> {
     let Answer { outcome, served } = answer;
     let mut lines = provenance(&served);
-    lines.add("kv-consistency", served.consistency.name());
+    lines.add_text(match served.consistency {
+        Consistency::Leader => "kv-consistency: leader\r\n",
+        Consistency::Any => "kv-consistency: any\r\n",
+    });
     if let Some(stale_ms) = served.stale_ms {
-        lines.add("kv-stale-ms", itoa::Buffer::new().format(stale_ms));
+        lines.add_with("kv-stale-ms", |line| line.extend_from_slice(itoa::Buffer::new().format(stale_ms).as_bytes()));
     }
     match outcome {
         Outcome::Found(record) => found(record, lines, conditions),
@@ -39,11 +44,14 @@ fn found(record: Record, mut lines: Lines, conditions: &HeaderMap) -> Result<Rep
     let is_conditional = conditions.contains_key(IF_MATCH) || conditions.contains_key(IF_NONE_MATCH);
     let met = if is_conditional { check(conditions, record.version, &lines)? } else { StatusCode::OK };
     lines.add_with("etag", |line| put_etag(line, record.version));
-    lines.add("cache-control", "no-store");
+    lines.add_text(NO_STORE);
     if met == StatusCode::NOT_MODIFIED {
         return Ok(Reply::new(met).lines(lines));
     }
-    lines.add("content-type", record.content.content_type.as_deref().unwrap_or(OCTETS));
+    match record.content.content_type {
+        Some(content_type) => lines.add("content-type", content_type),
+        None => lines.add_text(OCTETS),
+    }
     Ok(Reply::new(met).lines(lines).body(record.content.value))
 }
 
@@ -83,7 +91,7 @@ fn written(answer: Answer) -> Result<(Lines, bool), Problem> {
         Outcome::Deleted { version, acks } => (version, acks, false),
         other => return Err(mismatch(&other).applied(Applied::Unknown)),
     };
-    lines.add("cache-control", "no-store");
+    lines.add_text(NO_STORE);
     if let Some(version) = version {
         lines.add_with("etag", |line| put_etag(line, version));
     }
@@ -98,7 +106,10 @@ fn written(answer: Answer) -> Result<(Lines, bool), Problem> {
 /// Who gave the answer.
 fn provenance(served: &Served) -> Lines {
     let mut lines = Lines::beginning(served.place.rendered.get_or_init(|| place(&served.place).into_text()));
-    lines.add("kv-role", served.role.name());
+    lines.add_text(match served.role {
+        Role::Leader => "kv-role: leader\r\n",
+        Role::Replica => "kv-role: replica\r\n",
+    });
     lines
 }
 

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use tokio::time::timeout;
+use parking_lot::Mutex;
 
 use super::Api;
+use super::alarm::Alarm;
 use super::answer;
 use super::controls::{Controls, Route};
 use super::error::{Kind, Problem};
@@ -31,6 +32,8 @@ pub(super) struct Asked<'a> {
     pub(super) id: RequestId,
     /// Where its time-out starts.
     pub(super) began: Instant,
+    /// Its connection's.
+    pub(super) alarm: Mutex<&'a mut Alarm>,
 }
 
 impl Asked<'_> {
@@ -99,13 +102,14 @@ impl Asked<'_> {
 
     /// Waits for `work` until shortly after `deadline`.
     pub(super) async fn in_time<T>(&self, deadline: Instant, work: impl Future<Output = T>) -> Result<T, Problem> {
+        let due = tokio::time::Instant::from_std(deadline + OVERTIME);
         let mut work = pin!(work);
-        // What is done at once, as a read of this node's copy, needs no timer.
-        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
-            return Ok(done);
-        }
-        timeout(self.time_left(deadline) + OVERTIME, work).await.map_err(|_| {
-            Problem::new(Kind::Store(Code::Deadline), "the request's time is over and nobody has answered")
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending => self.alarm.lock().poll(due, cx).map(|()| {
+                Err(Problem::new(Kind::Store(Code::Deadline), "the request's time is over and nobody has answered"))
+            }),
         })
+        .await
     }
 }

@@ -26,6 +26,9 @@ const HEADERS_MAX: usize = 32;
 /// Bytes of a plain request, its body included; hyper takes more.
 pub(super) const REQUEST_BYTES_MAX: usize = 32 << 10;
 
+/// Bytes of a header block that is remembered at most.
+const REMEMBERED_BYTES_MAX: usize = 1 << 10;
+
 /// What bytes begin with.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -39,40 +42,85 @@ pub(super) enum Found {
     Other,
 }
 
-/// Parts to look into.
-pub(super) fn no_parts() -> Parts {
-    Request::new(()).into_parts().0
+/// The head of a connection's last plain request. Clients send the same headers with each request: what was understood
+/// once is not understood again, byte for byte the same as it is.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// The request's.
+    pub(super) parts: Parts,
+    /// The bytes of `parts.headers`, with the end of the head; empty when they were too many to remember.
+    block: Vec<u8>,
+    /// What they say of the body.
+    body_len: usize,
 }
 
-/// Looks at what stands at the beginning of `bytes`. The head of a plain request that is whole goes into `parts`, whose
-/// memory is used again; what else becomes of them says nothing.
-pub(super) fn look(bytes: &[u8], parts: &mut Parts) -> Found {
-    let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut []);
-    let head_len = match request.parse_with_uninit_headers(bytes, &mut slots) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) if bytes.len() < REQUEST_BYTES_MAX => return Found::PartOfHead,
-        Ok(httparse::Status::Partial) | Err(_) => return Found::Other,
-    };
-    let is_strict = bytes.get(..head_len).is_some_and(has_strict_lines);
-    let (Some(1), Some(method), Some(path), true) =
-        (request.version, request.method.and_then(method), request.path, is_strict)
-    else {
-        return Found::Other;
-    };
-    let Some(body_len) = body_len(request.headers) else { return Found::Other };
-    let end = head_len.saturating_add(body_len);
-    if end > REQUEST_BYTES_MAX {
-        return Found::Other;
+impl Default for Head {
+    fn default() -> Head {
+        Head { parts: Request::new(()).into_parts().0, block: Vec::new(), body_len: 0 }
     }
-    if end > bytes.len() {
-        return Found::PartOfBody;
+}
+
+impl Head {
+    /// Looks at what stands at the beginning of `bytes`. If that is a plain request, this is its head.
+    pub(super) fn look(&mut self, bytes: &[u8]) -> Found {
+        self.look_again(bytes).unwrap_or_else(|| self.look_anew(bytes))
     }
-    let (Some(uri), Some(())) = (uri(path), put_headers(request.headers, &mut parts.headers)) else {
-        return Found::Other;
-    };
-    (parts.method, parts.uri) = (method, uri);
-    Found::Request(head_len..end)
+
+    /// Looks at a request with the last one's headers; none when it has others.
+    fn look_again(&mut self, bytes: &[u8]) -> Option<Found> {
+        let line_end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let (line, rest) = (bytes.get(..line_end)?, bytes.get(line_end + 1..)?);
+        if self.block.is_empty() || !rest.starts_with(&self.block) {
+            return None;
+        }
+        let line = line.strip_suffix(b" HTTP/1.1\r")?;
+        let space = line.iter().position(|byte| *byte == b' ')?;
+        let (name, path) = (line.get(..space)?, line.get(space + 1..)?);
+        if !path.iter().fold(true, |all, byte| all & byte.is_ascii_graphic()) {
+            return None;
+        }
+        let (method, uri) = (method(std::str::from_utf8(name).ok()?)?, uri(path)?);
+        (self.parts.method, self.parts.uri) = (method, uri);
+        Some(extent(bytes, line_end + 1 + self.block.len(), self.body_len))
+    }
+
+    fn look_anew(&mut self, bytes: &[u8]) -> Found {
+        let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut []);
+        let head_len = match request.parse_with_uninit_headers(bytes, &mut slots) {
+            Ok(httparse::Status::Complete(len)) => len,
+            Ok(httparse::Status::Partial) if bytes.len() < REQUEST_BYTES_MAX => return Found::PartOfHead,
+            Ok(httparse::Status::Partial) | Err(_) => return Found::Other,
+        };
+        let head = bytes.get(..head_len).unwrap_or_default();
+        let (Some(1), Some(method), Some(path), true) =
+            (request.version, request.method.and_then(method), request.path, has_strict_lines(head))
+        else {
+            return Found::Other;
+        };
+        let (Some(uri), Some(body_len)) = (uri(path.as_bytes()), body_len(request.headers)) else {
+            return Found::Other;
+        };
+        self.block.clear();
+        if put_headers(request.headers, &mut self.parts.headers).is_none() {
+            return Found::Other;
+        }
+        let block = head.iter().position(|byte| *byte == b'\n').and_then(|end| head.get(end + 1..));
+        if let Some(block) = block.filter(|block| block.len() <= REMEMBERED_BYTES_MAX) {
+            self.block.extend_from_slice(block);
+        }
+        (self.parts.method, self.parts.uri, self.body_len) = (method, uri, body_len);
+        extent(bytes, head_len, body_len)
+    }
+}
+
+/// Whether a request with such a head and body is all there.
+fn extent(bytes: &[u8], head_len: usize, body_len: usize) -> Found {
+    match head_len.saturating_add(body_len) {
+        end if end > REQUEST_BYTES_MAX => Found::Other,
+        end if end > bytes.len() => Found::PartOfBody,
+        end => Found::Request(head_len..end),
+    }
 }
 
 /// Whether more bytes may have ended a head of which `seen` bytes were looked at before: a cheap look, so that a head that
@@ -82,10 +130,11 @@ pub(super) fn may_have_ended(bytes: &[u8], seen: usize) -> bool {
     since.windows(2).any(|two| two == b"\n\n") || since.windows(3).any(|three| three == b"\n\r\n")
 }
 
-/// The first line does not begin with an empty one, and each ends in CRLF.
+/// The first line is not an empty one, and each ends in CRLF.
 fn has_strict_lines(head: &[u8]) -> bool {
-    let bare = |two: &[u8]| matches!(two, [before, b'\n'] if *before != b'\r');
-    head.first().is_some_and(u8::is_ascii_uppercase) && !head.windows(2).fold(false, |any, two| any | bare(two))
+    let pairs = head.iter().zip(head.get(1..).unwrap_or_default());
+    let is_bare = pairs.fold(false, |any, (before, byte)| any | (*byte == b'\n') & (*before != b'\r'));
+    head.first().is_some_and(u8::is_ascii_uppercase) && !is_bare
 }
 
 fn method(name: &str) -> Option<Method> {
@@ -98,8 +147,8 @@ fn method(name: &str) -> Option<Method> {
     }
 }
 
-fn uri(path: &str) -> Option<Uri> {
-    path.starts_with('/').then(|| Uri::try_from(path).ok()).flatten()
+fn uri(path: &[u8]) -> Option<Uri> {
+    path.starts_with(b"/").then(|| Uri::try_from(path).ok()).flatten()
 }
 
 /// The length of a plain request's body; none when the request is not plain.
@@ -137,4 +186,119 @@ fn put_headers(found: &[httparse::Header<'_>], headers: &mut HeaderMap) -> Optio
         headers.append(name, HeaderValue::from_bytes(header.value).ok()?);
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What is found, with the head if it is a request.
+    fn looked(head: &mut Head, bytes: &[u8]) -> String {
+        match head.look(bytes) {
+            Found::Request(body) => {
+                let Parts { method, uri, version, headers, .. } = &head.parts;
+                format!("{method} {uri} {version:?} {headers:?} {body:?}")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn found(text: &str) -> String {
+        looked(&mut Head::default(), text.as_bytes())
+    }
+
+    const GET: &str = "GET /a?b=c HTTP/1.1\r\nHost: h\r\nAccept: */*\r\n\r\n";
+
+    #[test]
+    fn head_plain_request_is_whole_only_with_all_of_its_body() {
+        let (len, shown) = (GET.len(), r#"GET /a?b=c HTTP/1.1 {"host": "h", "accept": "*/*"}"#);
+        assert_eq!(found(GET), format!("{shown} {len}..{len}"));
+        let put = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc";
+        for len in 1..put.len() {
+            let expected = if len < put.len() - 3 { "PartOfHead" } else { "PartOfBody" };
+            assert_eq!(found(&put[..len]), expected, "{:?}", &put[..len]);
+        }
+        assert!(found(put).ends_with(&format!(" {}..{}", put.len() - 3, put.len())), "{}", found(put));
+    }
+
+    #[test]
+    fn head_of_which_there_is_a_second_reading_is_not_plain() {
+        for (from, to) in [
+            ("Host: h", "Host: h\r\nHost: h"),
+            ("Host: h\r\n", ""),
+            ("Host: h\r\n", "Host: h\n"),
+            ("Host: h", "Host : h"),
+            ("*/*", "*/*\r\n folded"),
+            ("*/*", "a\0b"),
+            ("*/*", "*/*\r\nTransfer-Encoding: chunked"),
+            ("*/*", "*/*\r\nContent-Length: 1\r\nContent-Length: 1"),
+            ("*/*", "*/*\r\nContent-Length: +1"),
+            ("*/*", "*/*\r\nContent-Length: 1, 1"),
+            ("*/*", "*/*\r\nContent-Length: "),
+            ("*/*", "*/*\r\nContent-Length: 99999999999999999999"),
+            ("*/*", "*/*\r\nExpect: 100-continue"),
+            ("*/*", "*/*\r\nupgrade: x"),
+            ("*/*", "*/*\r\nConnection: close"),
+            ("GET", "HEAD"),
+            ("GET", "get"),
+            ("GET", "\r\nGET"),
+            ("/a", "http://h/a"),
+            ("/a", "a"),
+            ("/a", "*"),
+            ("/a", " /a"),
+            ("1.1", "1.0"),
+        ] {
+            assert_eq!(found(&GET.replacen(from, to, 1)), "Other", "{to:?}");
+        }
+    }
+
+    #[test]
+    fn head_over_the_bounds_is_not_plain() {
+        let long = |name: &str, len| GET.replacen("/a", &format!("/a?{name}{}", "x".repeat(len)), 1);
+        assert!(found(&long("", 20_000)).starts_with("GET"));
+        assert_eq!(found(&long("", REQUEST_BYTES_MAX)), "Other");
+        assert_eq!(found(&long("", REQUEST_BYTES_MAX)[..REQUEST_BYTES_MAX]), "Other");
+        let many = |count| GET.replacen("Accept", &format!("{}Accept", "X: y\r\n".repeat(count)), 1);
+        assert!(found(&many(HEADERS_MAX - 2)).starts_with("GET"));
+        assert_eq!(found(&many(HEADERS_MAX - 1)), "Other");
+        let body = format!("*/*\r\nContent-Length: {REQUEST_BYTES_MAX}");
+        assert_eq!(found(&GET.replacen("*/*", &body, 1)), "Other");
+    }
+
+    #[test]
+    fn head_may_have_ended_at_an_empty_line_however_it_is_written_and_cut() {
+        for end in ["\r\n\r\n", "\n\n", "\n\r\n"] {
+            let text = format!("GET / HTTP/1.1\r\nHost: h{end}");
+            for seen in 1..text.len() {
+                assert!(may_have_ended(text.as_bytes(), seen), "{text:?} of which {seen} bytes were seen");
+                assert!(!may_have_ended(&text.as_bytes()[..seen], seen.saturating_sub(1)), "{:?}", &text[..seen]);
+            }
+        }
+    }
+
+    proptest! {
+        /// Requests whose headers are the last one's, or nearly: what is remembered changes nothing.
+        #[test]
+        fn head_is_found_the_same_whatever_was_remembered(
+            requests in proptest::collection::vec((0..6_usize, 0..5_usize, 0..60_usize, any::<u8>(), 0..3_usize), 1..8),
+        ) {
+            let lines = ["GET /a", "PUT /b?c=d", "GET /%zz#x", "POST /\u{e9}", "HEAD /a", "GET  /a"];
+            let blocks = [
+                "Host: h\r\n\r\n",
+                "Host: h\r\nContent-Length: 2\r\n\r\nab",
+                "Host: h\r\nContent-Length: 3\r\n\r\nab",
+                "host: h\r\n\r\n",
+                "Host: h\r\nX: y\r\n\r\n",
+            ];
+            let mut head = Head::default();
+            for (line, block, at, byte, change) in requests {
+                let mut bytes = format!("{} HTTP/1.1\r\n{}", lines[line], blocks[block]).into_bytes();
+                if change == 0 && at < bytes.len() {
+                    bytes[at] = byte;
+                }
+                prop_assert_eq!(looked(&mut head, &bytes), looked(&mut Head::default(), &bytes));
+            }
+        }
+    }
 }

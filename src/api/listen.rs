@@ -9,7 +9,7 @@
 //! | a client that does not read its answer | [`WRITE_STALL_MAX`] | closed |
 //! | stopping | [`STOP_WAIT_MAX`] | what still runs is cut |
 //!
-//! A connection begins in a loop of our own ([`super::plain`]), which serves what nearly all requests are, and is handed to
+//! A connection begins in a loop of our own (`super::plain`), which serves what nearly all requests are, and is handed to
 //! hyper at the first request that is anything else. The bounds above hold in both.
 //!
 //! HTTP/1.1 and 1.0 only. HTTP/2 would bring windows and streams that a client can hold open, each of which would need a

@@ -26,6 +26,7 @@ use crate::throttle::Throttle;
 
 mod admin;
 mod ahead;
+mod alarm;
 mod answer;
 mod asked;
 mod body;
@@ -52,6 +53,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use alarm::Alarm;
 use body::Upload;
 
 /// What all requests of a node share.
@@ -105,7 +107,8 @@ impl Service {
                 async move {
                     let (parts, body) = request.into_parts();
                     let upload = Upload::stream(body, &api.body_budget);
-                    wire::for_hyper(routes::respond(&api, routes::find(parts.uri.path()), &parts, upload).await)
+                    let found = routes::find(parts.uri.path());
+                    wire::for_hyper(routes::respond(&api, found, &parts, upload, &mut Alarm::default()).await)
                 }
             }
         });

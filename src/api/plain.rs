@@ -22,19 +22,19 @@
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::http::request::Parts;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::consume_budget;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
+use super::alarm::Alarm;
 use super::body::Upload;
-use super::head::{self, Found, REQUEST_BYTES_MAX};
+use super::head::{self, Found, Head, REQUEST_BYTES_MAX};
 use super::listen::HEAD_WAIT_MAX;
 use super::reply::Reply;
 use super::routes::Entry;
@@ -64,12 +64,11 @@ pub(super) struct Connection<'a, S> {
     /// Answers that are not yet written.
     answers: Vec<u8>,
     /// The head of the request under way.
-    parts: Parts,
+    head: Head,
     /// As of the last time that something was read, or an answer had to be waited for.
     date: Date,
-    /// Rings when a wait for the client may have lasted too long. It is set once and then put off when it rings, not at each
-    /// request.
-    alarm: Option<Pin<Box<Sleep>>>,
+    /// Rings when a wait for the client, or for an answer, may have lasted too long.
+    alarm: Alarm,
 }
 
 /// How a wait for the client ended.
@@ -100,9 +99,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             is_stopping,
             unread: BytesMut::new(),
             answers: Vec::new(),
-            parts: head::no_parts(),
+            head: Head::default(),
             date: Date::default(),
-            alarm: None,
+            alarm: Alarm::default(),
         }
     }
 
@@ -113,7 +112,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         loop {
             let heard = match self.look(seen) {
                 Found::Request(body) => {
-                    let Some(entry) = routes::find(self.parts.uri.path()) else { return self.leave().await };
+                    let Some(entry) = routes::find(self.head.parts.uri.path()) else { return self.leave().await };
                     let end = body.end;
                     let bytes = self.unread.get(body).map(Bytes::copy_from_slice).unwrap_or_default();
                     self.unread.advance(end);
@@ -155,7 +154,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         if self.unread.is_empty() || seen > 0 && !head::may_have_ended(&self.unread, seen) {
             return if self.unread.len() < REQUEST_BYTES_MAX { Found::PartOfHead } else { Found::Other };
         }
-        head::look(&self.unread, &mut self.parts)
+        self.head.look(&self.unread)
     }
 
     /// Answers one request. Breaks when the connection is over with it.
@@ -163,7 +162,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         self.activity.begin();
         let reply = {
             let upload = Upload::whole(body, &self.api.body_budget);
-            let mut answering = pin!(routes::respond(self.api, Some(entry), &self.parts, upload));
+            let mut answering = pin!(routes::respond(self.api, Some(entry), &self.head.parts, upload, &mut self.alarm));
             match poll_fn(|cx| Poll::Ready(answering.as_mut().poll(cx))).await {
                 Poll::Ready(reply) => reply,
                 Poll::Pending => {
@@ -218,7 +217,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 return Poll::Ready(Ok(Heard::Stop));
             }
             let due = *due.get_or_insert_with(|| Instant::from_std(self.api.store.clock().now() + patience));
-            if is_over(&mut self.alarm, due, cx) { Poll::Ready(Ok(Heard::Nothing)) } else { Poll::Pending }
+            self.alarm.poll(due, cx).map(|()| Ok(Heard::Nothing))
         })
         .await
     }
@@ -231,19 +230,4 @@ async fn write_all(stream: &mut (impl AsyncWrite + Unpin), answers: &mut Vec<u8>
         answers.clear();
     }
     Ok(())
-}
-
-/// Whether `due` has come; if not, the alarm wakes the task when it may have.
-fn is_over(alarm: &mut Option<Pin<Box<Sleep>>>, due: Instant, cx: &mut Context<'_>) -> bool {
-    let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
-    if alarm.deadline() > due {
-        alarm.as_mut().reset(due);
-    }
-    while alarm.as_mut().poll(cx).is_ready() {
-        if alarm.deadline() >= due {
-            return true;
-        }
-        alarm.as_mut().reset(due);
-    }
-    false
 }

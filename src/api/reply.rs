@@ -76,7 +76,8 @@ impl Lines {
     /// Adds a line. A value that no header can carry is left out with its name: names of shards may be any UTF-8.
     pub(super) fn add(&mut self, name: &'static str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
-        if value.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control()) {
+        // All bytes are looked at, whatever the first ones are, for that is done many at once.
+        if value.iter().fold(true, |all, byte| all & ((*byte == b'\t') | !byte.is_ascii_control())) {
             self.add_with(name, |line| line.extend_from_slice(value));
         }
     }
@@ -87,6 +88,12 @@ impl Lines {
         self.0.extend_from_slice(b": ");
         write(&mut self.0);
         self.0.extend_from_slice(b"\r\n");
+    }
+
+    /// Adds a line as it stands, with its end.
+    pub(super) fn add_text(&mut self, line: &'static str) {
+        debug_assert!(line.ends_with("\r\n") && line.contains(": "), "{line:?} is no line");
+        self.0.extend_from_slice(line.as_bytes());
     }
 
     /// Adds other lines.

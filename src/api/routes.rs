@@ -10,7 +10,9 @@ use std::pin::pin;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 
+use super::alarm::Alarm;
 use super::asked::Asked;
 use super::body::Upload;
 use super::error::{Kind, Problem};
@@ -186,8 +188,15 @@ pub(super) fn find(path: &str) -> Option<Entry> {
 
 /// Answers a request, whatever it is and whatever becomes of it; `found` is its path's route. A handler that panics answers
 /// `500` and takes nothing else with it.
-pub(super) async fn respond(api: &Api, found: Option<Entry>, parts: &Parts, mut upload: Upload<'_>) -> Reply {
-    let asked = Asked { api, parts, id: RequestId(rand::random()), began: api.store.clock().now() };
+pub(super) async fn respond(
+    api: &Api,
+    found: Option<Entry>,
+    parts: &Parts,
+    mut upload: Upload<'_>,
+    alarm: &mut Alarm,
+) -> Reply {
+    let (id, began) = (RequestId(rand::random()), api.store.clock().now());
+    let asked = Asked { api, parts, id, began, alarm: Mutex::new(alarm) };
     let watch = Watch::begin(&asked, found.map_or((usize::MAX, OTHER), |Entry(place, route)| (place, route.name())));
     let route = found.map(|Entry(_, route)| route);
     let answer = {

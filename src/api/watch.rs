@@ -59,7 +59,7 @@ impl<'a> Watch<'a> {
     /// Begins to watch; `route` is its place in the table of routes and its name.
     pub(super) fn begin(asked: &Asked<'a>, (route, route_name): (usize, &'static str)) -> Watch<'a> {
         asked.api.metrics().http.in_flight.inc();
-        let Asked { api, parts, id, began } = *asked;
+        let Asked { api, parts, id, began, .. } = *asked;
         Watch { api, id, began, route, route_name, method: &parts.method, outcome: ABANDONED, took: None }
     }
 

@@ -54,7 +54,7 @@ pub enum Frame {
 /// A frame ready to be written, in one piece or two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
-    /// Length, type, and everything but the body; behind it a body of at most [`COPY_BYTES_MAX`].
+    /// Length, type, and everything but the body; behind it a body of at most `COPY_BYTES_MAX`.
     pub head: Bytes,
     /// A larger body, not copied.
     pub body: Bytes,

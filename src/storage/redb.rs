@@ -23,7 +23,7 @@ use super::log::LogId;
 use super::migrate::{self, STEPS, Step};
 use super::open::{self, OpenError, OpenFault, Options};
 use super::plan::{Plan, Position};
-use super::transaction::Feed;
+use super::transaction::{Feed, Records};
 use super::view::View;
 use super::{Batch, CacheStats, Chunk, Engine, Entries, Error, Identity, LogExtent, State, Stats, transaction};
 use crate::types::{History, Key, Record, Seq, Space};
@@ -192,6 +192,14 @@ impl RedbEngine {
         self.check()?;
         let position = self.state.read().position();
         self.change(|| transaction::durably(&self.db, write).map(|()| position)).map(drop)
+    }
+
+    /// Brings a part of a feed into the file, before its end.
+    pub(super) fn feed_ahead(&self, records: Records<'_>) -> Result<(), Error> {
+        let _one_at_a_time = self.writer.lock();
+        self.check()?;
+        let position = self.state.read().position();
+        self.change(|| transaction::feed_ahead(&self.db, records).map(|()| position)).map(drop)
     }
 
     /// Brings a feed into the file; durable, and shown, when it returns. `history`: as of the feed's position.

@@ -36,12 +36,15 @@ pub(super) fn write(db: &Database, batch: &Batch, plan: &Plan) -> Result<Positio
     })
 }
 
-/// What a log in front of a file brings into it at once: the state of every key that the entries up to `position.applied`
-/// wrote, and what must be true together with that.
+/// Keys and encoded records, in key order; none: the key is gone.
+pub(super) type Records<'a> = &'a [(&'a [u8], Option<&'a [u8]>)];
+
+/// What a log in front of a file brings into it: the state of every key that the entries up to `position.applied` wrote,
+/// and what must be true together with that.
 #[derive(Debug)]
 pub(super) struct Feed<'a> {
-    /// Keys and encoded records, in key order; none: the key is gone.
-    pub(super) records: &'a [(&'a [u8], Option<&'a [u8]>)],
+    /// The records, or the last of them ([`feed_ahead`]).
+    pub(super) records: Records<'a>,
     /// The rows of history that the entries opened.
     pub(super) rows: &'a [HistoryRow],
     /// Cursors that replicas acknowledged.
@@ -52,17 +55,10 @@ pub(super) struct Feed<'a> {
     pub(super) log_row: Option<&'a LogRow>,
 }
 
-/// Brings a feed into the file.
+/// Brings a feed into the file, or its end.
 pub(super) fn feed(db: &Database, feed: &Feed<'_>) -> Result<(), Error> {
     durably(db, |txn| {
-        let mut data = txn.open_table(DATA).map_err(fault)?;
-        for (key, record) in feed.records {
-            match record {
-                Some(record) => drop(data.insert(*key, *record).map_err(fault)?),
-                None => drop(data.remove(*key).map_err(fault)?),
-            }
-        }
-        drop(data);
+        put_records(txn, feed.records)?;
         let mut queue = txn.open_table(LOG).map_err(fault)?;
         queue.retain_in(..=feed.position.log_start.0, |_, _| false).map_err(fault)?;
         drop(queue);
@@ -73,6 +69,23 @@ pub(super) fn feed(db: &Database, feed: &Feed<'_>) -> Result<(), Error> {
         }
         layout::write_position(txn, feed.position)
     })
+}
+
+/// Brings a part of a feed into the file, before its end. The file goes on saying that it stands where it stood: these keys
+/// are newer than that, and the log, which it says that it needs, has them too.
+pub(super) fn feed_ahead(db: &Database, records: Records<'_>) -> Result<(), Error> {
+    durably(db, |txn| put_records(txn, records))
+}
+
+fn put_records(txn: &WriteTransaction, records: Records<'_>) -> Result<(), Error> {
+    let mut data = txn.open_table(DATA).map_err(fault)?;
+    for (key, record) in records {
+        match record {
+            Some(record) => drop(data.insert(*key, *record).map_err(fault)?),
+            None => drop(data.remove(*key).map_err(fault)?),
+        }
+    }
+    Ok(())
 }
 
 /// Records of a snapshot, as they are.

@@ -1,4 +1,4 @@
-//! What leader and replica say to each other: polls and inspections, as bytes; snapshots stand in [`snapshots`].
+//! What leader and replica say to each other: polls and inspections, as bytes; snapshots stand in `snapshots`.
 //!
 //! Each message is a tag byte and its fields; entries travel as the bytes that the log holds, checksum included.
 

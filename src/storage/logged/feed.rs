@@ -1,14 +1,18 @@
-//! A feed: what the overlay holds goes into the file, in one redb transaction in the order of keys, while commits go on
-//! beside it in a new overlay.
+//! A feed: what the overlay holds goes into the file in the order of keys, while commits go on beside it in a new overlay.
 //!
 //! ```text
 //! freeze ─▶ active │ frozen │ file       readers find a key in the first layer that has it
-//! one transaction: records, rows of history, cursors, position ═ fsync
+//! slices ─▶ records ═ fsync, records ═ fsync, …           the file still says that it stands where it stood
+//! end    ─▶ records, rows of history, cursors, position ═ fsync       from here on it needs the log's entries no more
 //! show   ─▶ active │        │ file       the frozen keys are in the file now: one pointer changes, nobody sees both or none
 //! tend   ─▶ segments of the log go that are in the file and behind every replica
 //! ```
 //!
-//! The larger a feed, the more keys share a page of the tree, and the less a write costs the device.
+//! The larger a feed, the more keys share a page of the tree, and the less a write costs the device. A redb transaction that
+//! changes more pages than its cache may hold unwritten (half of it) writes them twice: when they leave the cache, and when
+//! it sums them up at its end. So a feed is several transactions, slices of the order of keys, which share hardly a page.
+//! A crash between two of them leaves a file that holds some keys as they were later than it says. The log has every one of
+//! them, in the entries that are applied again: they hide what the file holds, whichever it is.
 
 use std::sync::Arc;
 
@@ -17,9 +21,12 @@ use super::overlay::Overlay;
 use super::{Fed, Front, Inner};
 use crate::storage::layout::LogRow;
 use crate::storage::plan::Position;
-use crate::storage::transaction::Feed;
+use crate::storage::transaction::{Feed, Records};
 use crate::storage::{Engine, Error};
-use crate::types::{Cursor, History, NodeName};
+use crate::types::{Cursor, History, HistoryRow, NodeName};
+
+/// A page of redb's tree.
+const PAGE_BYTES: usize = 4 << 10;
 
 /// What a feed brings into the file.
 struct Frozen {
@@ -79,11 +86,8 @@ impl Inner {
             (Some(frozen), seal) => {
                 let known = self.file.state()?.history.end();
                 let rows: Vec<_> = frozen.history.rows().iter().filter(|row| row.first > known).cloned().collect();
-                frozen.overlay.with_sorted(|records| {
-                    let (position, cursors) = (frozen.position, &frozen.cursors[..]);
-                    let feed = Feed { records, rows: &rows, cursors, position, log_row: seal.as_ref() };
-                    self.file.feed(&feed, frozen.history.clone())
-                })?;
+                let row = seal.as_ref();
+                frozen.overlay.with_sorted(|records| self.feed_slices(records, &rows, frozen, row))?;
                 let layers = self.layers.load();
                 let active = Arc::clone(&layers.active); // only a feed replaces it, and this is the one
                 self.layers.store(Arc::new(Layers { active, frozen: None, file: self.file.view() }));
@@ -96,6 +100,33 @@ impl Inner {
             self.commits.lock().row = seal;
         }
         Ok(())
+    }
+
+    fn feed_slices(
+        &self,
+        mut records: Records<'_>,
+        rows: &[HistoryRow],
+        frozen: &Frozen,
+        log_row: Option<&LogRow>,
+    ) -> Result<(), Error> {
+        while let (slice, rest @ [_, ..]) = self.slice(records) {
+            self.file.feed_ahead(slice)?;
+            records = rest;
+        }
+        let (position, cursors) = (frozen.position, &frozen.cursors[..]);
+        let end = Feed { records, rows, cursors, position, log_row };
+        self.file.feed(&end, frozen.history.clone())
+    }
+
+    /// The first records, as many as one transaction may change pages for, if each is in a page of its own; and the rest.
+    fn slice<'a>(&self, records: Records<'a>) -> (Records<'a>, Records<'a>) {
+        let mut changed = 0;
+        let end = records.iter().position(|(key, record)| {
+            let bytes = key.len() + record.map_or(0, <[u8]>::len);
+            changed += PAGE_BYTES + if bytes < PAGE_BYTES / 2 { 0 } else { bytes };
+            changed > self.slice_bytes
+        });
+        records.split_at(end.unwrap_or(records.len()).max(1).min(records.len()))
     }
 
     /// Deletes the segments that nobody needs, for their effects are in the file, and no replica is behind them.

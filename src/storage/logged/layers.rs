@@ -53,13 +53,14 @@ impl Layers {
         self.active.bytes() + self.frozen.as_ref().map_or(0, |frozen| frozen.bytes())
     }
 
-    /// How many keys exist. The first call after many writes looks each of their keys up in the file.
-    pub(super) fn keys(&self) -> Result<u64, Error> {
+    /// How many keys exist. A leader knows of each key that it writes whether it existed; what a replica writes, and what an
+    /// opening brings back, is looked up when it is counted: at most so many, the others count as if they changed nothing.
+    pub(super) fn keys(&self, mut looks: usize) -> Result<u64, Error> {
         let mut keys = i64::try_from(self.file.keys()?).unwrap_or(i64::MAX);
         if let Some(frozen) = &self.frozen {
-            keys += frozen.keys_added(|key| self.file.contains(Space::Data, key))?;
+            keys += frozen.keys_added(&mut looks, |key| self.file.contains(Space::Data, key))?;
         }
-        keys += self.active.keys_added(|key| self.contained_below(Space::Data, key))?;
+        keys += self.active.keys_added(&mut looks, |key| self.contained_below(Space::Data, key))?;
         u64::try_from(keys).map_err(|_| Error::Corrupt(format!("the store counts {keys} keys")))
     }
 

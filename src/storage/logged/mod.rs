@@ -50,6 +50,12 @@ use super::{Batch, Chunk, Engine, Entries, Error, LogExtent, State, Stats};
 use crate::random::Random;
 use crate::types::{Cursor, Key, NodeName, Record, Seq, ShardIndex, Space};
 
+/// Most keys that one count of them looks up in the file. Beyond it, a count is off by what is new among the rest, until
+/// later counts have looked them up, or a feed has brought them into the file.
+const LOOKS_MAX: usize = 32 << 10;
+/// The same, for those that came while it looked: commits wait meanwhile.
+const LOOKS_LOCKED_MAX: usize = 1 << 10;
+
 /// How large the parts may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
@@ -96,6 +102,8 @@ struct Inner {
     place: Arc<dyn Place>,
     shard: ShardIndex,
     sizes: Sizes,
+    /// Bytes of pages that one transaction of a feed may change.
+    slice_bytes: usize,
     random: Random,
 }
 
@@ -165,7 +173,6 @@ impl Inner {
     }
 
     fn entries(&self, after: Seq, bytes_max: usize) -> Result<Entries, Error> {
-        let Some(front) = self.front.get() else { return self.file.entries(after, bytes_max) };
         let (start, end) = {
             let state = self.state.read();
             (state.log_start, state.history.end())
@@ -176,10 +183,11 @@ impl Inner {
         if after >= end {
             return Ok(Entries::Found(Vec::new()));
         }
-        if after < front.after {
-            return self.file.view().entries(after, front.after, bytes_max);
+        match self.front.get() {
+            Some(front) if after >= front.after => front.log.read(after, bytes_max),
+            Some(front) => self.file.view().entries(after, front.after, bytes_max),
+            None => self.file.entries(after, bytes_max),
         }
-        front.log.read(after, bytes_max)
     }
 
     fn chunk(&self, space: Space, after: Option<&Key>, bytes_max: usize) -> Result<Chunk, Error> {
@@ -198,10 +206,10 @@ impl Inner {
     fn keys(&self) -> Result<u64, Error> {
         loop {
             let layers = self.layers.load_full();
-            layers.keys()?; // looks up what nobody has looked up yet
+            layers.keys(LOOKS_MAX)?; // looks up what nobody has looked up yet
             let _state = self.state.read(); // nobody inserts from here on
             if Arc::ptr_eq(&layers, &self.layers.load()) {
-                return layers.keys();
+                return layers.keys(LOOKS_LOCKED_MAX);
             }
         }
     }

@@ -234,22 +234,30 @@ impl Overlay {
         work(&sorted)
     }
 
-    /// How many keys there are more, or fewer, than in the layer below. Where nobody has said it, each key is looked up there
-    /// once.
-    pub(super) fn keys_added(&self, below: impl Fn(&Key) -> Result<bool, Error>) -> Result<i64, Error> {
+    /// How many keys there are more, or fewer, than in the layer below. Where nobody has said whether that has a key, it is
+    /// looked up there once, as long as `looks` are left; beyond them, a key counts as if nothing had changed.
+    pub(super) fn keys_added(
+        &self,
+        looks: &mut usize,
+        below: impl Fn(&Key) -> Result<bool, Error>,
+    ) -> Result<i64, Error> {
         let mut added = 0;
         for shard in &self.shards {
+            let is_unknown = |state: &&State| state.below.load(Ordering::Relaxed) == BELOW_UNKNOWN;
+            let unknown: Vec<Key> =
+                shard.read().iter().filter(is_unknown).take(*looks).map(State::shared_key).collect();
+            *looks -= unknown.len();
+            for key in unknown {
+                let known = if below(&key)? { BELOW_PRESENT } else { BELOW_ABSENT }; // without the lock: it reads the file
+                if let Some(state) = shard.read().get(key.as_bytes()) {
+                    state.below.store(known, Ordering::Relaxed);
+                }
+            }
             for state in &*shard.read() {
-                let was = match state.below.load(Ordering::Relaxed) {
-                    BELOW_UNKNOWN => {
-                        let present = below(&state.shared_key())?;
-                        let known = if present { BELOW_PRESENT } else { BELOW_ABSENT };
-                        state.below.store(known, Ordering::Relaxed);
-                        present
-                    }
-                    known => known == BELOW_PRESENT,
+                added += match state.below.load(Ordering::Relaxed) {
+                    BELOW_UNKNOWN => 0,
+                    known => i64::from(state.is_put()) - i64::from(known == BELOW_PRESENT),
                 };
-                added += i64::from(state.is_put()) - i64::from(was);
             }
         }
         Ok(added)
@@ -330,14 +338,15 @@ mod tests {
         let overlay = Overlay::default();
         let below = |key: &Key| Ok(key.as_bytes() == b"old");
         overlay.apply(&entry(1, &[("old", Some("1")), ("new", Some("1")), ("nothing", None)]), None);
-        assert_eq!(overlay.keys_added(below), Ok(1));
+        assert!(overlay.keys_added(&mut 0, |_| panic!("no looks are left")) == Ok(0));
+        assert_eq!(overlay.keys_added(&mut 3, below), Ok(1));
         overlay.apply(&entry(2, &[("old", None), ("nothing", Some("2"))]), None);
-        assert_eq!(overlay.keys_added(|_| panic!("looked up already")), Ok(1));
+        assert_eq!(overlay.keys_added(&mut 9, |_| panic!("looked up already")), Ok(1));
         overlay.apply(&entry(3, &[("said", Some("3"))]), Some(true));
         overlay.apply(&entry(4, &[("said", None)]), Some(true));
-        assert_eq!(overlay.keys_added(|_| panic!("it was said")), Ok(0));
+        assert_eq!(overlay.keys_added(&mut 9, |_| panic!("it was said")), Ok(0));
         overlay.apply(&entry(5, &[("newer", None)]), None);
-        assert!(overlay.keys_added(|_| Err(Error::Failed("no".into()))).is_err());
+        assert!(overlay.keys_added(&mut 9, |_| Err(Error::Failed("no".into()))).is_err());
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::storage::layout::LogRow;
 use crate::storage::log::{Log, LogId, Recovered};
 use crate::storage::open::{OpenError, OpenFault, Options, incoming_path};
 use crate::storage::redb::RedbEngine;
+use crate::storage::transaction::Feed;
 use crate::storage::{Engine, Error, Identity, State};
 use crate::types::ShardIndex;
 
@@ -34,7 +35,7 @@ impl Logged {
     /// Opens the serving file at `path`, or creates it with its directory. Recovers by itself from a crash.
     pub fn open(path: &Path, identity: &Identity, options: Options, random: Random) -> Result<Logged, OpenError> {
         let file = RedbEngine::open(path, identity, options)?;
-        Logged::beside(path, file, identity.shard, random).map_err(|fault| OpenError::at(path, fault))
+        Logged::beside(path, file, identity.shard, options, random).map_err(|fault| OpenError::at(path, fault))
     }
 
     /// Makes a fresh file beside the one at `path`, to receive a snapshot into, in the place of one that was left over. When
@@ -49,12 +50,19 @@ impl Logged {
         let file = RedbEngine::create_incoming(&incoming, identity, options)?;
         let replace = Beside::file(path).list().map_err(|error| OpenFault::Directory(error.to_string()));
         let replace = replace.and_then(|logs| Ok(file.set_replaced_logs(&logs)?));
-        let opened = replace.and_then(|()| Logged::beside(path, file, identity.shard, random));
+        let opened = replace.and_then(|()| Logged::beside(path, file, identity.shard, options, random));
         opened.map_err(|fault| OpenError::at(&incoming, fault))
     }
 
-    fn beside(path: &Path, file: RedbEngine, shard: ShardIndex, random: Random) -> Result<Logged, OpenFault> {
-        let mut logged = Logged::start(file, Arc::new(Beside::file(path)), shard, Sizes::default(), random)?;
+    fn beside(
+        path: &Path,
+        file: RedbEngine,
+        shard: ShardIndex,
+        options: Options,
+        random: Random,
+    ) -> Result<Logged, OpenFault> {
+        let place = Arc::new(Beside::file(path));
+        let mut logged = Logged::start(file, place, shard, options, Sizes::default(), random)?;
         let feeder = Feeder::spawn(&logged.inner);
         logged.feeder = Some(feeder.map_err(|error| OpenFault::Disk(format!("no thread for the feeder: {error}")))?);
         Ok(logged)
@@ -71,7 +79,7 @@ impl Logged {
         random: Random,
     ) -> Result<Logged, OpenError> {
         let file = RedbEngine::on_backend(backend, identity, options)?;
-        Logged::start(file, place, identity.shard, sizes, random)
+        Logged::start(file, place, identity.shard, options, sizes, random)
             .map_err(|fault| OpenError { file: "(backend)".into(), fault })
     }
 
@@ -79,6 +87,7 @@ impl Logged {
         file: RedbEngine,
         place: Arc<dyn Place>,
         shard: ShardIndex,
+        options: Options,
         sizes: Sizes,
         random: Random,
     ) -> Result<Logged, OpenFault> {
@@ -110,6 +119,7 @@ impl Logged {
             place,
             shard,
             sizes,
+            slice_bytes: options.cache_bytes / 8 * 3, // half of the cache may be unwritten; branch pages want some of that
             random,
         };
         if inner.layers.load().active.len() > 0 {
@@ -168,6 +178,9 @@ impl Opened {
                     the file holds all of it. Replicas that are behind fetch a snapshot");
                 self.extent = Extent::after(end);
                 self.show_extent();
+                let position = self.state.position();
+                let feed = Feed { records: &[], rows: &[], cursors: &[], position, log_row: None };
+                file.feed(&feed, self.state.history.clone())?; // it no longer says that there are entries
                 Ok(None)
             }
             Err(fault) => Err(fault),

@@ -1,8 +1,9 @@
 //! One conformance suite for every engine: the promises of [`super::Engine`], and a random comparison of all of them.
 //!
 //! `promises` holds what every engine keeps, `failing` what it keeps after a commit went wrong, `random` compares the
-//! engines with each other, `opening` is about files only.
+//! engines with each other, `opening` is about files only, `beside` about a file and the log beside it.
 
+mod beside;
 mod failing;
 mod fed;
 mod opening;
@@ -139,17 +140,20 @@ impl LoggedOnBackend {
     fn new() -> LoggedOnBackend {
         LoggedOnBackend { backend: OnBackend::default(), directory: tempfile::tempdir().unwrap() }
     }
+
+    fn open_with(&self, sizes: Sizes) -> Logged {
+        self.backend.refuse_writes(false);
+        let place = Arc::new(Beside::file(&self.directory.path().join("shard")));
+        let sizes = Sizes { log: log::Options { segment_bytes: 10_000, recent_bytes: 2000 }, ..sizes };
+        Logged::on_backend(self.backend.clone(), place, &identity(), options(), sizes, Random::system()).unwrap()
+    }
 }
 
 impl Subject for LoggedOnBackend {
     type Engine = Logged;
 
     fn open(&self) -> Logged {
-        self.backend.refuse_writes(false);
-        let place = Arc::new(Beside::file(&self.directory.path().join("shard")));
-        let log = log::Options { segment_bytes: 10_000, recent_bytes: 2000 };
-        let sizes = Sizes { log, ..Sizes::default() };
-        Logged::on_backend(self.backend.clone(), place, &identity(), options(), sizes, Random::system()).unwrap()
+        self.open_with(Sizes::default())
     }
 }
 
@@ -215,6 +219,9 @@ suite! {
     promises: identities_are_kept,
     promises: stats_count_keys_and_log,
 }
+
+/// An engine may trim a few small entries at once; of values of this size it takes one after the other.
+const LARGE: usize = 5000;
 
 /// The shard that all of these tests are about.
 fn identity() -> Identity {

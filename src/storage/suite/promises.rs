@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
-use super::{Scribe, Subject, delete, epoch, key, put, value};
+use super::{LARGE, Scribe, Subject, delete, epoch, key, put, value};
 use crate::storage::{ApplyRule, Batch, Engine, Entries, Role, State, Stats, Trim};
 use crate::types::{
     ClusterUid, Content, Cursor, Entry, Epoch, History, HistoryRow, Incarnation, NodeName, Record, Seq, ShardUid,
@@ -207,9 +207,6 @@ pub(super) fn if_newer_keeps_what_is_newer(subject: &impl Subject) {
         assert_eq!(value(&engine, name).as_deref(), expected.map(str::as_bytes), "{name}");
     }
 }
-
-/// An engine may trim a few small entries at once; of this size it takes them one by one.
-const LARGE: usize = 5000;
 
 pub(super) fn trim_stops_at_each_of_its_bounds(subject: &impl Subject) {
     let engine = subject.open();
