@@ -3,7 +3,7 @@
 use super::Store;
 use super::report::{duty_name, replica_state};
 use crate::clock::millis;
-use crate::config::Topology;
+use crate::config::{Shard, Topology};
 use crate::metrics::scrape::{CacheSeen, CopySeen, PeerSeen, ReplicaSeen, Scrape};
 use crate::metrics::{Labels, Process};
 use crate::peer::{Contact, Kind, RefusalCode};
@@ -36,14 +36,14 @@ impl Store {
         }
         let topology = self.map.topology();
         let others = topology.nodes().filter(|node| node.name != self.me.name);
-        let epoch_of = |index| self.map.epoch_of(index).map_or(0, |epoch| epoch.number);
+        let epoch_of = |shard: &Shard| (shard.name.clone(), self.map.epoch_or_first(shard).number);
         Scrape {
             node: self.me.name.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             started: self.started_at,
             process: tokio::task::spawn_blocking(Process::read).await.unwrap_or_default(),
             connections_max: self.settings.connections_max as u64,
-            epochs: topology.shards.iter().map(|shard| (shard.name.clone(), epoch_of(shard.index))).collect(),
+            epochs: topology.shards.iter().map(epoch_of).collect(),
             copies,
             peers: others.map(|node| self.look_at_peer(&node.name)).collect(),
             ..Scrape::default()

@@ -54,7 +54,7 @@ impl Store {
         ShardView {
             name: shard.name.clone(),
             index: shard.index.0,
-            epoch: self.map.epoch_of(shard.index).map_or(0, |epoch| epoch.number),
+            epoch: self.map.epoch_or_first(shard).number,
             leader: leader.address.to_string(),
             replicas: replicas.map(|copy| copy.address.to_string()).collect(),
         }
@@ -78,7 +78,7 @@ impl Store {
             shard: shard.name.clone(),
             index: shard.index.0,
             leader: leader.address.to_string(),
-            epoch: self.map.epoch_of(shard.index).map_or(0, |epoch| epoch.number),
+            epoch: self.map.epoch_or_first(shard).number,
             copies: shard
                 .copies
                 .iter()

@@ -116,7 +116,7 @@ impl Store {
         };
         // Once this was polled the work does not end with the peer's connection.
         let result = local::execute(pair, &self.place_of(&pair.me), &self.clock, &call).await;
-        self.log_forwarded(envelope, &pair.shard.name, &result, began);
+        self.log_forwarded(envelope, pair, &result, began);
         self.rendered(envelope, pair, result)
     }
 
@@ -133,7 +133,7 @@ impl Store {
         if result.as_ref().is_err_and(Error::was_not_led) && pair.is_unsettled() {
             return None;
         }
-        self.log_forwarded(envelope, &pair.shard.name, &result, began);
+        self.log_forwarded(envelope, pair, &result, began);
         Some(self.rendered(envelope, pair, result))
     }
 
@@ -173,13 +173,14 @@ impl Store {
     }
 
     /// The owner's side of a forwarded request, under the request id of the node where it arrived. What is this node's
-    /// fault is for its operator; what is not is there for who follows a request.
-    fn log_forwarded(&self, envelope: &Envelope, shard: &str, result: &Result<Answer, Error>, began: Instant) {
-        let (request, peer) = (envelope.request_id, &envelope.from);
+    /// fault is for its operator; what is not is there for who follows a request, as is what the sender passes on itself.
+    fn log_forwarded(&self, envelope: &Envelope, pair: &Pair, result: &Result<Answer, Error>, began: Instant) {
+        let (request, peer, shard) = (envelope.request_id, &envelope.from, &pair.shard.name);
+        let is_moved = |error: &Error| error.was_not_led() && self.moved(pair).is_some();
         let took_ms = || millis(self.clock.now().saturating_duration_since(began));
         match result {
             Ok(_) => debug!(%request, shard, %peer, code = "ok", took_ms = took_ms(), "served a forwarded request"),
-            Err(error) if error.code.is_server_fault() => {
+            Err(error) if error.code.is_server_fault() && !is_moved(error) => {
                 let (code, applied, detail) = (error.code.name(), error.applied.name(), &error.detail);
                 warn!(%request, shard, %peer, code, applied, took_ms = took_ms(), detail, "a forwarded request failed");
             }

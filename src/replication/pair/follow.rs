@@ -30,7 +30,7 @@ type Setback = FollowState;
 impl Pair {
     /// Follows the shard's leader, whoever that is, until the map gives this node another part, or the store fails.
     pub(super) async fn follow(&self) {
-        if matches!(self.duty(), Duty::Leading | Duty::StandingAside(_)) {
+        if self.duty() == Duty::Leading {
             self.forget_following();
         }
         let role = Facts { role: Some(Role::Replica), ..Facts::default() };

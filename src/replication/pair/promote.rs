@@ -21,7 +21,9 @@ use super::{Pair, Surroundings, inspect};
 use crate::cluster::canvass::{self, Answer};
 use crate::cluster::exchange;
 use crate::config::{Node, Shard};
-use crate::storage::writer::STALE_AFTER;
+use crate::storage::Role;
+use crate::storage::writer::{Facts, STALE_AFTER};
+use crate::types::seq::seq_of;
 use crate::types::{Epoch, NodeName, Seq, ShardIndex};
 
 /// A node that has not said in so long what it knows is silent. What stands still longer than this is taken for gone.
@@ -184,43 +186,51 @@ impl Pair {
 
     /// The leader hands over: this node leads from now on, if its copy holds all that the leader's holds.
     pub async fn accept_grant(&self, grant: Grant) -> GrantAnswer {
-        let Grant { epoch, shard_uid, cursor } = grant;
-        let refused = |detail: String| GrantAnswer::Refused { detail };
-        let me = &self.me.name;
-        if epoch.leader != *me {
-            return refused(format!("this is node {me}, not {}", epoch.leader));
-        }
         let Ok(_one) = self.taking_over.try_lock() else {
-            return refused(format!("node {me} is about to lead already"));
+            return GrantAnswer::Refused { detail: format!("node {} is about to lead already", self.me.name) };
         };
-        let ballot = self.ballot();
-        if ballot.established() == Some(&epoch) {
+        if self.ballot().established() == Some(&grant.epoch) {
             return GrantAnswer::Leads; // it was told before, and the answer was lost
         }
-        if let Some(higher) = ballot.established().filter(|established| **established > epoch) {
-            return refused(format!("epoch {higher} is established"));
+        let accepted = match self.check_grant(&grant) {
+            Err(detail) => Err(detail),
+            Ok(()) if grant.is_rehearsal => self.rehearse().await.map(|()| GrantAnswer::Ready),
+            Ok(()) => self.begin_epoch(&grant.epoch).await.map(|()| GrantAnswer::Leads),
+        };
+        accepted.unwrap_or_else(|detail| GrantAnswer::Refused { detail })
+    }
+
+    /// What speaks against leading by this grant.
+    fn check_grant(&self, grant: &Grant) -> Result<(), String> {
+        let Grant { epoch, shard_uid, cursor, is_rehearsal } = grant;
+        let (me, ballot) = (&self.me.name, self.ballot());
+        if epoch.leader != *me {
+            return Err(format!("this is node {me}, not {}", epoch.leader));
         }
-        if let Some(promise) = ballot.bars(&epoch) {
-            return refused(format!("node {me} has promised epoch {}", promise.epoch));
+        if let Some(higher) = ballot.established().filter(|established| *established > epoch) {
+            return Err(format!("epoch {higher} is established"));
+        }
+        if let Some(promise) = ballot.bars(epoch) {
+            return Err(format!("node {me} has promised epoch {}", promise.epoch));
         }
         if self.writer.published().is_failed() {
-            return refused(format!("the store of node {me} has failed"));
+            return Err(format!("the store of node {me} has failed"));
         }
         let mine = self.writer.published().with_history(|history| history.cursor());
-        if (self.uid(), &mine) != (shard_uid, &cursor) {
-            let text = |cursor: &Option<_>| {
-                cursor.as_ref().map_or("nothing".into(), |cursor: &crate::types::Cursor| cursor.seq.to_string())
-            };
-            return refused(format!(
-                "the copy of node {me} ends at {}, the leader's at {}",
-                text(&mine),
-                text(&cursor)
-            ));
+        let holds_all = (self.uid(), &mine) == (*shard_uid, cursor);
+        if !is_rehearsal && !holds_all {
+            let (mine, theirs) = (seq_of(mine.as_ref()), seq_of(cursor.as_ref()));
+            return Err(format!("the copy of node {me} ends at {mine}, the leader's at {theirs}"));
         }
-        match self.begin_epoch(&epoch).await {
-            Ok(()) => GrantAnswer::Leads,
-            Err(detail) => refused(detail),
-        }
+        Ok(())
+    }
+
+    /// Writes something down that changes nothing: what keeps the file busy for longer is over when that is done, and writes
+    /// will not have to wait for it.
+    pub(super) async fn rehearse(&self) -> Result<(), String> {
+        let role = if self.leads() { Role::Leader } else { Role::Replica };
+        let facts = Facts { role: Some(role), ..Facts::default() };
+        self.writer.note(facts).await.map_err(|refusal| refusal.to_string())
     }
 }
 

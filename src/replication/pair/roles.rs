@@ -108,36 +108,25 @@ impl Pair {
 
     fn reason(&self, aside: &Aside) -> Halt {
         let (shard, me) = (&self.shard.name, &self.me.name);
-        let takeover = |to: &str| format!("kv shard takeover {shard} --to {to}");
+        let takeover = format!("kv shard takeover {shard} --to {me}");
         match aside {
-            Aside::Promised(epoch) => Halt {
-                why: format!(
-                    "node {me} has promised {} to let it lead shard {shard} in epoch {}",
-                    epoch.leader, epoch.number
-                ),
+            Aside::Promised(Epoch { number, leader }) => Halt {
+                why: format!("node {me} has promised {leader} to let it lead shard {shard} in epoch {number}"),
                 next: format!(
-                    "that ends by itself when the takeover does; if {} is gone, choose who leads: {}",
-                    epoch.leader,
-                    takeover(me.as_str())
+                    "that ends by itself when the takeover does; if {leader} is gone, choose who leads: {takeover} --force"
                 ),
             },
-            Aside::Yielded(epoch) => Halt {
+            Aside::Yielded(Epoch { number, leader }) => Halt {
                 why: format!(
-                    "node {me} has handed shard {shard} over to {} (epoch {}), which has not confirmed it yet",
-                    epoch.leader, epoch.number
+                    "node {me} has handed shard {shard} over to {leader} (epoch {number}), which has not confirmed it yet"
                 ),
-                next: format!(
-                    "start {}; if it is gone for good, take the shard back: {}",
-                    epoch.leader,
-                    takeover(me.as_str())
-                ),
+                next: format!("start {leader}; if it is gone for good, take the shard back: {takeover} --force"),
             },
-            Aside::LeaderUnknown(epoch) => Halt {
+            Aside::LeaderUnknown(Epoch { number, leader }) => Halt {
                 why: format!(
-                    "shard {shard} is led by {} (epoch {}), which this sharding.toml does not name",
-                    epoch.leader, epoch.number
+                    "shard {shard} is led by {leader} (epoch {number}), which this node's sharding.toml does not name"
                 ),
-                next: format!("give this node the file that names it, or choose who leads: {}", takeover(me.as_str())),
+                next: format!("give this node the file that names it, or choose who leads: {takeover}"),
             },
         }
     }

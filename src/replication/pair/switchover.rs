@@ -1,7 +1,7 @@
 //! A leader hands its shard over to a replica, and nothing is lost (rule 20).
 //!
 //! ```text
-//!   wait until the replica is close ─▶ hold writes ─▶ it has all ─▶ yield, durably ═ point of no return ═▶ grant ─▶ it leads
+//!   wait until the replica is close, and both files are not busy ─▶ hold writes ─▶ it has all ─▶ yield, durably ═ point of no return ═▶ grant ─▶ it leads
 //!        │ time-out: nothing happened      │ it takes too long: let the writes go on, try again
 //! ```
 //!
@@ -41,6 +41,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(1);
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(200);
 /// For one question to the replica.
 const QUESTION_WAIT: Duration = Duration::from_millis(1000);
+/// For the replica to write something down before writes are held; its file may be busy.
+const REHEARSAL_WAIT: Duration = Duration::from_secs(10);
 
 /// A shard that was handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +159,7 @@ impl Pair {
         let mut close = CLOSE_ENTRIES;
         loop {
             self.wait_until_close(to, close, deadline).await?;
+            self.rehearse_both(to, &next).await.map_err(Refused::Unchanged)?;
             match self.attempt(epoch, to, &next, deadline).await {
                 Ok(handed_over) => return Ok(handed_over),
                 Err(Broken::Off(refused)) => return Err(refused),
@@ -165,6 +168,18 @@ impl Pair {
                     sleep(ATTEMPT_PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// Has both ends write something down, and the other say whether anything speaks against leading.
+    async fn rehearse_both(&self, to: &Node, next: &Epoch) -> Result<(), String> {
+        let (mine, theirs) = tokio::join!(self.rehearse(), self.grant(to, next, true, REHEARSAL_WAIT));
+        mine?;
+        match theirs {
+            Ok(GrantAnswer::Ready) => Ok(()),
+            Ok(GrantAnswer::Refused { detail }) => Err(detail),
+            Ok(GrantAnswer::Leads) => Err(format!("{} leads in epoch {} already", to.name, next.number)),
+            Err(error) => Err(format!("{} does not answer: {error}", to.name)),
         }
     }
 
@@ -243,12 +258,13 @@ impl Pair {
         let paused = || self.around.clock.now().saturating_duration_since(began);
         let mut last = "it was not asked in time".to_owned();
         while paused() < PAUSE_MAX {
-            match self.grant(to, next, PAUSE_MAX.saturating_sub(paused())).await {
+            match self.grant(to, next, false, PAUSE_MAX.saturating_sub(paused())).await {
                 Ok(GrantAnswer::Leads) => {
                     self.around.map.merge(self.shard.index, next);
                     return Ok(HandedOver { epoch: next.clone(), end, paused: paused() });
                 }
                 Ok(GrantAnswer::Refused { detail }) => last = detail,
+                Ok(GrantAnswer::Ready) => last = "it answered another question".into(),
                 Err(error) => last = error.to_string(),
             }
             sleep(ATTEMPT_PAUSE / 4).await;
@@ -268,9 +284,15 @@ impl Pair {
         self.writer.set_mode(mode, Facts::default()).await.map_err(|refusal| refusal.to_string())
     }
 
-    async fn grant(&self, to: &Node, epoch: &Epoch, wait: Duration) -> Result<GrantAnswer, CallError> {
+    async fn grant(
+        &self,
+        to: &Node,
+        epoch: &Epoch,
+        is_rehearsal: bool,
+        wait: Duration,
+    ) -> Result<GrantAnswer, CallError> {
         let cursor = self.writer.published().with_history(|history| history.cursor());
-        let body = Grant { epoch: epoch.clone(), shard_uid: self.uid(), cursor }.encode();
+        let body = Grant { epoch: epoch.clone(), shard_uid: self.uid(), cursor, is_rehearsal }.encode();
         let ask = Ask {
             node: to,
             class: Class::Request,
@@ -290,13 +312,14 @@ impl Pair {
         let Some(to) = self.shard.copies.iter().find(|copy| copy.name == epoch.leader) else {
             return Some(format!("this sharding.toml does not name {}", epoch.leader));
         };
-        match self.grant(to, epoch, QUESTION_WAIT).await {
+        match self.grant(to, epoch, false, QUESTION_WAIT).await {
             Ok(GrantAnswer::Leads) => {
                 info!(shard = self.shard.name, %epoch, "the new leader has confirmed");
                 self.around.map.merge(self.shard.index, epoch);
                 None
             }
             Ok(GrantAnswer::Refused { detail }) => Some(detail),
+            Ok(GrantAnswer::Ready) => Some("it answered another question".into()),
             Err(error) => Some(error.to_string()),
         }
     }
