@@ -4,8 +4,8 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{InMemory, OnBackend, Scribe, Subject, delete, epoch, key, put};
-use crate::storage::{ApplyRule, Batch, Engine, Trim};
+use super::{InMemory, LoggedOnBackend, OnBackend, Scribe, Subject, delete, epoch, key, put};
+use crate::storage::{ApplyRule, Batch, Engine, State, Trim};
 use crate::types::{
     ClusterUid, Content, Cursor, Epoch, History, HistoryRow, Incarnation, NodeName, Record, Seq, ShardUid, Space,
     Version,
@@ -122,6 +122,21 @@ fn everything(engine: &dyn Engine) -> impl PartialEq + std::fmt::Debug + use<> {
     (state, log, before_log, some_log, all, some, (stats.keys, stats.log_bytes))
 }
 
+/// Everything that does not depend on how far back the log reaches.
+fn all_but_the_log(engine: &dyn Engine) -> impl PartialEq + std::fmt::Debug + use<> {
+    let state = State { log_start: Seq::ZERO, log_bytes: 0, unclean: false, ..engine.state().unwrap() };
+    let all = engine.chunk(Space::Data, None, usize::MAX).unwrap();
+    let (mut walked, mut chunk) = (Vec::new(), engine.chunk(Space::Data, Some(&key(vec![b'k', 4])), 300).unwrap());
+    while let Some((reached, _)) = chunk.records.last().cloned().filter(|_| !chunk.last) {
+        assert_eq!(chunk.at, all.at);
+        walked.append(&mut chunk.records); // what fits in one depends on what is deleted there
+        chunk = engine.chunk(Space::Data, Some(&reached), 300).unwrap();
+    }
+    walked.append(&mut chunk.records);
+    let each: Vec<_> = (0..12).map(|name| engine.get(Space::Data, &key(vec![b'k', name])).unwrap()).collect();
+    (state, all, walked, each, engine.stats().unwrap().keys)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -141,6 +156,45 @@ proptest! {
                 (one, two) = (backend.open(), memory.open());
                 prop_assert_eq!(everything(&one), everything(&two));
                 prop_assert_eq!(everything(&one), before);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))] // its log is on a real disk
+
+    /// What a node serves from, against the engine in memory: fed and opened again now and then. Its log may reach further
+    /// back, and has the same entries.
+    #[test]
+    fn log_in_front_after_random_batches_says_what_memory_says(
+        wishes in vec((wish(), proptest::bool::weighted(0.3), proptest::bool::weighted(0.1)), 1..25)
+    ) {
+        let (place, memory) = (LoggedOnBackend::new(), InMemory::default());
+        let (mut one, mut two) = (place.open(), memory.open());
+        let mut scribe = Scribe::new();
+        for (wish, feeds, reopen) in wishes {
+            let trim = wish.trim.map(|(up_to, keep_bytes, _)| (up_to, keep_bytes, usize::MAX)); // it may take more at once
+            let wish = Wish { if_newer: false, install: Vec::new(), adopt_beyond: None, incoming: None, trim, ..wish };
+            let batch = batch(wish, &mut scribe, two.state().unwrap().applied);
+            one.commit(&batch).unwrap();
+            two.commit(&batch).unwrap();
+            prop_assert_eq!(all_but_the_log(&one), all_but_the_log(&two));
+            if feeds {
+                one.flush().unwrap();
+                prop_assert_eq!(all_but_the_log(&one), all_but_the_log(&two));
+            }
+            if reopen {
+                drop((one, two));
+                (one, two) = (place.open(), memory.open());
+                let state = one.state().unwrap();
+                // Entries that are not applied are brought back from the log, although it was closed properly.
+                prop_assert!(!state.unclean || state.applied < state.history.end());
+                prop_assert_eq!(all_but_the_log(&one), all_but_the_log(&two));
+            }
+            let start = two.state().unwrap().log_start;
+            for bytes_max in [1, 300, usize::MAX] {
+                prop_assert_eq!(one.entries(start, bytes_max).unwrap(), two.entries(start, bytes_max).unwrap());
             }
         }
     }
