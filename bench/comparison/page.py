@@ -1,4 +1,6 @@
-"""docs/performance.md and its charts, from the JSON of a run (or of several, measured on one machine)."""
+"""docs/performance.md and its charts, from the JSON of a run (or of several, measured on one machine). What people have to
+say of it, such as what a missed figure's time goes into, they write into docs/performance-notes.md, which is put in.
+"""
 
 from __future__ import annotations
 

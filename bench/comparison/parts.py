@@ -26,7 +26,7 @@ when it was due. One node, 64 connections, `benchclient --rate`, on the same cor
 REPLICA = """## The replica
 
 A leader and its replica. The lag is the age of the oldest write that the leader does not know the replica to have on
-its disk, as the leader says it, looked at about a hundred times a second while writes came at half the pair's rate. For
+its disk, as the leader says it, looked at tens of times a second while writes came at half the pair's rate. For
 catching up the replica was stopped, missed writes, and was started again; counted from the start of its process until
 the leader knew that it had everything.
 
