@@ -19,6 +19,9 @@ use crate::storage::Error;
 
 /// What was written is in the file after so long, and the time of a feed, at the latest.
 const FEED_AGE: Duration = Duration::from_secs(10);
+/// The niceness of these threads, from 0 to 19.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 5;
 /// Between two looks at a full disk.
 const SPACE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -100,6 +103,7 @@ impl Feeder {
             let inner = Arc::clone(inner);
             let thread = thread::Builder::new().name(format!("{name}-{}", inner.shard));
             thread.spawn(move || {
+                give_way();
                 let _failing = FailOnPanic(&inner);
                 run(&inner);
             })
@@ -146,6 +150,15 @@ fn feed(inner: &Inner) {
         if inner.failure.get().is_some() {
             return; // said where it failed
         }
+    }
+}
+
+/// Requests come first where there are fewer processors than work: a feed is a second of sorting and hashing. It still has
+/// its share, a quarter of what a request's thread has, for writers that are ahead of it must wait.
+fn give_way() {
+    #[cfg(target_os = "linux")] // where a priority is a thread's
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+        tracing::debug!(detail = %error, "the threads behind the log keep the priority of the others");
     }
 }
 
