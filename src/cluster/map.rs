@@ -148,6 +148,11 @@ impl ClusterMap {
         yielded.unwrap_or(Ok(false)).map(drop)
     }
 
+    /// Notes that a number is in use, for a hand-over that is being prepared.
+    pub fn meet(&self, shard: ShardIndex, number: u64) {
+        self.change(shard, |ballot| ballot.meet(number));
+    }
+
     /// Takes a promise back; true when it was given.
     pub fn release(&self, shard: ShardIndex, epoch: &Epoch) -> bool {
         self.change(shard, |ballot| ballot.release(epoch)).unwrap_or(false)

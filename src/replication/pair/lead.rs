@@ -104,7 +104,7 @@ impl Pair {
     async fn reign(&self, part: &Part) -> bool {
         loop {
             let asked = tokio::select! {
-                () = self.other_part(part) => break,
+                () = self.other_part_or_leave(part) => break,
                 () = self.halted.notified() => return true,
                 () = self.switchovers.arrived.notified() => self.switchovers.take(),
             };
