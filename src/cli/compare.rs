@@ -7,18 +7,25 @@
 //!
 //! Equal sums are equal data. Unequal ones may be a write in flight: but a copy that follows holds at b what its leader
 //! held at b, so when the leader's sum at a and at c is one and the same and the replica's between them is another, the
-//! copies differ. Seen twice, it counts; a key that was made and deleted between a and c may fool it once. A range that
-//! changes too often to be compared is cut smaller, and so is one that differs, until it is small enough to name.
+//! copies differ. Seen twice, it counts; a key that was made and deleted between a and c may fool it once. Equal sums mean
+//! equal data whichever of the two looks at the leader the replica's equals, so the range has to hold still only between
+//! two looks that follow one another at once. A range that changes too often even so is cut smaller, and so is one that
+//! differs: this until it is small enough to name, that down to single keys, which are looked at again and again, with
+//! growing pauses, before one is said to be written without a pause.
 
 use crate::store::view::RangeSum;
 
-/// Times that a range is compared before it counts as too busy.
-const ATTEMPTS: u32 = 8;
+/// Times that a range of several records is compared before it is cut: smaller ones change less often.
+const ATTEMPTS: u32 = 4;
+/// Times that a single key is compared before it counts as written without a pause.
+const KEY_ATTEMPTS: u32 = 10;
+/// The pause grows with the attempts, up to so many times its length.
+const PAUSES_MAX: u32 = 5;
 /// Times that the same difference must be seen.
 const SIGHTINGS: u32 = 2;
 /// Times that a copy is asked again while it has not come as far as its leader was.
 const BEHIND_ASKS: u32 = 50;
-/// A range of so many records or fewer is named as it is.
+/// A range of so many records or fewer that differs is named as it is.
 const SMALL: u64 = 16;
 /// Most ranges that are named for one copy; there may be more.
 pub(crate) const NAMED_MAX: usize = 20;
@@ -62,7 +69,7 @@ pub(crate) struct Range {
 pub(crate) struct Found {
     /// Where it differs; at most [`NAMED_MAX`].
     pub(crate) differs: Vec<Range>,
-    /// Where it could not be compared, for it changes too often; at most as many.
+    /// Where it could not be compared, for it changes too often: single keys; at most as many.
     pub(crate) busy: Vec<Range>,
     /// Why some or all of it was not compared: it is away, or behind.
     pub(crate) missing: Option<String>,
@@ -133,13 +140,14 @@ async fn check(
                 return Ok(true);
             }
             Verdict::Differs(range) if range.leader.records <= SMALL => note(&mut found.differs, range),
-            Verdict::Busy(range) if range.leader.records <= SMALL => note(&mut found.busy, range),
-            Verdict::Differs(range) | Verdict::Busy(range) => {
-                if found.differs.len().max(found.busy.len()) < NAMED_MAX {
-                    let Some(parts) = cut(copies, &range).await? else { return Ok(false) };
-                    open.extend(parts.into_iter().rev());
-                }
-            }
+            Verdict::Busy(range) if is_key(&range.leader) => note(&mut found.busy, range),
+            // What is not looked at any closer here is "or more" to the reader: a list that is full says so.
+            Verdict::Differs(_) | Verdict::Busy(_) if found.differs.len().max(found.busy.len()) >= NAMED_MAX => {}
+            Verdict::Differs(range) | Verdict::Busy(range) => match cut(copies, &range).await? {
+                Some(parts) => open.extend(parts.into_iter().rev()),
+                None if range.leader.records <= SMALL => note(&mut found.busy, range),
+                None => return Ok(false),
+            },
         }
     }
     Ok(true)
@@ -151,9 +159,15 @@ fn note(ranges: &mut Vec<Range>, range: Range) {
     }
 }
 
-/// Cuts a range into about sixteen; none when its end moved meanwhile.
+/// Whether there is nothing left to cut.
+fn is_key(range: &RangeSum) -> bool {
+    range.records <= 1
+}
+
+/// Cuts a range into about sixteen; none when it grows as fast as it is cut.
 async fn cut(copies: &impl Copies, range: &Range) -> Result<Option<Vec<(Option<String>, RangeSum)>>, String> {
-    let limit = Some((range.leader.records / SMALL).max(SMALL));
+    // A small one is cut into keys at once. One of some dozens is not: reading it costs as much as reading a key.
+    let limit = Some(if range.leader.records <= SMALL { 1 } else { (range.leader.records / SMALL).max(SMALL) });
     let until = &range.leader.until_b64;
     let mut parts = Vec::new();
     let mut after = range.after.clone();
@@ -165,7 +179,7 @@ async fn cut(copies: &impl Copies, range: &Range) -> Result<Option<Vec<(Option<S
             return Ok(Some(parts));
         }
         if parts.len() as u64 > 4 * SMALL {
-            return Ok(None); // it grows as fast as it is cut
+            return Ok(None);
         }
         after = reached;
     }
@@ -180,6 +194,7 @@ async fn judge(
     mut leader: RangeSum,
 ) -> Result<Verdict, String> {
     let is_open = leader.until_b64.is_none();
+    let attempts = if is_key(&leader) { KEY_ATTEMPTS } else { ATTEMPTS };
     let mut sightings = 0;
     for attempt in 1.. {
         let span = Span { after: after.clone(), until: leader.until_b64.clone(), limit: None };
@@ -199,16 +214,21 @@ async fn judge(
         if is_open && again.until_b64.is_some() {
             return Ok(Verdict::Grown);
         }
+        if is_same(&again, &seen) {
+            return Ok(Verdict::Same);
+        }
         sightings = if is_same(&leader, &again) { sightings + 1 } else { 0 };
         let range = Range { after: after.clone(), leader: again.clone(), replica: seen };
         if sightings >= SIGHTINGS {
             return Ok(Verdict::Differs(range));
         }
-        if attempt >= ATTEMPTS {
+        if attempt >= attempts {
             return Ok(Verdict::Busy(range));
         }
         leader = again;
-        copies.pause().await;
+        for _ in 0..attempt.min(PAUSES_MAX) {
+            copies.pause().await;
+        }
     }
     unreachable!("the last attempt returns")
 }

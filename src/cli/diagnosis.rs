@@ -32,7 +32,7 @@ pub(crate) fn problems(report: &Report) -> Vec<Problem> {
 
 fn rank(problem: &Problem) -> u8 {
     match problem.code.as_str() {
-        "halted" | "standing-aside" | "store-failed" | "no-leader" | "two-leaders" => 0,
+        "halted" | "standing-aside" | "store-failed" | "disk-full" | "no-leader" | "two-leaders" => 0,
         "silent" | "topology-mismatch" | "stranger" => 1,
         "addresses-differ" => 3,
         _ => 2,

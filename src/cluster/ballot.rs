@@ -90,20 +90,45 @@ impl Ballot {
         self.highest
     }
 
+    /// Whether both say the same about who leads and who may.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Ballot) -> bool {
+        (&self.established, &self.promises) == (&other.established, &other.promises)
+    }
+
     /// The promise that forbids to lead or follow in this epoch.
     #[must_use]
     pub fn bars(&self, epoch: &Epoch) -> Option<&Promise> {
         self.promised().filter(|promise| promise.epoch > *epoch)
     }
 
-    /// Takes a fact; true when it is news. A promise that is not above it is spent.
+    /// What speaks against leading in an epoch that the leader hands over (rule 20). A number leads one name only, so one
+    /// that is established or promised under another name is over, whichever of the names is the higher.
+    pub fn check_grant(&self, epoch: &Epoch) -> Result<(), Refused> {
+        if let Some(established) = self.established.as_ref().filter(|established| epoch.number <= established.number) {
+            return Err(Refused::Established(established.clone()));
+        }
+        match self.promised().filter(|promised| epoch.number <= promised.epoch.number && promised.epoch != *epoch) {
+            Some(promised) => Err(Refused::Promised(promised.epoch.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that a number is in use: the next takeover goes above it.
+    pub fn meet(&mut self, number: u64) {
+        self.highest = self.highest.max(number);
+    }
+
+    /// Takes a fact; true when it is news. A promise that is not above it is spent, and so is a yield of the same number:
+    /// nobody else would take that back, and whoever it was given to may not lead in it any more ([`Ballot::check_grant`]).
     pub fn establish(&mut self, epoch: &Epoch) -> bool {
         if self.established.as_ref() >= Some(epoch) {
             return false;
         }
         self.established = Some(epoch.clone());
         self.highest = self.highest.max(epoch.number);
-        self.promises.retain(|promise| promise.epoch > *epoch);
+        let is_yielded = |promise: &Promise| promise.is_yield && promise.epoch.number == epoch.number;
+        self.promises.retain(|promise| promise.epoch > *epoch && !is_yielded(promise));
         true
     }
 
@@ -271,6 +296,45 @@ mod tests {
         assert!(ballot.release(&epoch(6, "A")) && ballot.bars(&epoch(4, "A")).is_some(), "5 is yielded all the same");
         ballot.establish(&epoch(6, "A"));
         assert_eq!(ballot.promised(), None);
+    }
+
+    /// Bug: the names were compared. A node that had promised a number to a takeover took the same number from a leader that
+    /// handed over, when its own name was the higher: two leaders of one number, of which the takeover's was fenced later.
+    #[test]
+    fn grant_of_a_number_that_is_promised_or_established_under_another_name_is_refused_whatever_the_names() {
+        for other in ["A", "C"] {
+            let mut ballot = led();
+            assert_eq!(ballot.check_grant(&epoch(5, "B")), Ok(()));
+            ballot.promise(&epoch(5, other)).unwrap();
+            assert_eq!(ballot.check_grant(&epoch(5, "B")), Err(Refused::Promised(epoch(5, other))));
+            assert_eq!(ballot.check_grant(&epoch(6, "B")), Ok(()));
+            ballot.establish(&epoch(5, other));
+            assert_eq!(ballot.check_grant(&epoch(5, "B")), Err(Refused::Established(epoch(5, other))));
+            assert_eq!(ballot.check_grant(&epoch(6, "B")), Ok(()));
+        }
+        let mut own = led();
+        own.promise(&epoch(5, "B")).unwrap();
+        assert_eq!(own.check_grant(&epoch(5, "B")), Ok(()));
+    }
+
+    /// Else the leader that had yielded would follow nobody ever after.
+    #[test]
+    fn yield_is_over_when_its_number_is_established_under_another_name() {
+        for other in ["A", "C"] {
+            let mut ballot = led();
+            ballot.yield_to(&epoch(5, "B")).unwrap();
+            assert!(ballot.establish(&epoch(5, other)));
+            assert_eq!(ballot.promised(), None);
+        }
+    }
+
+    #[test]
+    fn number_that_was_met_is_not_promised() {
+        let mut ballot = led();
+        ballot.meet(6);
+        ballot.meet(5);
+        assert_eq!(ballot.promise(&epoch(6, "B")), Err(Refused::Tried(6)));
+        assert_eq!((ballot.promise(&epoch(7, "B")), ballot.check_grant(&epoch(6, "C")).is_err()), (Ok(true), true));
     }
 
     #[test]

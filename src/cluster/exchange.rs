@@ -165,9 +165,10 @@ pub async fn run(pool: Arc<Pool>, map: Arc<ClusterMap>, local: Arc<Local>, rando
     let topology = Arc::clone(map.topology());
     loop {
         let others = topology.nodes().filter(|node| node.name != local.name);
+        let began = map.ballot_of_uid_shard();
         // How each contact went is noted by the pool.
         let answers = join_all(others.map(|node| ask(&pool, &map, &local, node, ANSWER_WAIT))).await;
-        map.set_uid_unknown_to_all(local.cluster().is_none() && nobody_knows_a_uid(&answers));
+        map.set_uid_unknown_to_all(local.cluster().is_none() && nobody_knows_a_uid(&answers), &began);
         let round = if local.cluster().is_some() { ROUND } else { ROUND_WITHOUT_UID };
         tokio::select! {
             () = tokio::time::sleep(random.jitter(round, 0.7)) => {}

@@ -32,7 +32,8 @@ pub struct ClusterMap {
     news: watch::Sender<u64>,
     /// This node has something to tell that should not wait for the next round of the exchange.
     pub announcements: Notify,
-    /// In the last round of the exchange, every other node answered and knew no cluster uid.
+    /// In a round of the exchange that began after the last news of who leads shard 0, every other node answered and knew no
+    /// cluster uid.
     uid_unknown_to_all: AtomicBool,
 }
 
@@ -148,6 +149,11 @@ impl ClusterMap {
         yielded.unwrap_or(Ok(false)).map(drop)
     }
 
+    /// Notes that a number is in use, for a hand-over that is being prepared.
+    pub fn meet(&self, shard: ShardIndex, number: u64) {
+        self.change(shard, |ballot| ballot.meet(number));
+    }
+
     /// Takes a promise back; true when it was given.
     pub fn release(&self, shard: ShardIndex, epoch: &Epoch) -> bool {
         self.change(shard, |ballot| ballot.release(epoch)).unwrap_or(false)
@@ -160,6 +166,9 @@ impl ClusterMap {
         let before = ballot.clone();
         let result = change(ballot);
         if *ballot != before {
+            if shard == UID_SHARD {
+                self.uid_unknown_to_all.store(false, Ordering::SeqCst); // for this leader to find out
+            }
             mandate.take().iter().for_each(Mandate::end);
             self.news.send_modify(|count| *count += 1);
         }
@@ -252,15 +261,24 @@ impl ClusterMap {
             .unwrap_or_else(|| shard.first_leader())
     }
 
-    /// Enters what the last round of the exchange found out about the cluster's uid.
-    pub fn set_uid_unknown_to_all(&self, unknown: bool) {
-        self.uid_unknown_to_all.store(unknown, Ordering::Relaxed);
+    /// Enters what a round of the exchange found out about the cluster's uid, if nothing else has become known of the leader
+    /// of shard 0 since the round began: whoever led before may have drawn one while it went on.
+    pub fn set_uid_unknown_to_all(&self, unknown: bool, began: &Ballot) {
+        let standings = self.standings.read();
+        let is_same = standings.get(UID_SHARD.0 as usize).is_some_and(|standing| standing.ballot == *began);
+        self.uid_unknown_to_all.store(unknown && is_same, Ordering::SeqCst);
+    }
+
+    /// What is known of the shard whose leader draws the cluster's uid.
+    #[must_use]
+    pub fn ballot_of_uid_shard(&self) -> Ballot {
+        self.ballot_of(UID_SHARD)
     }
 
     /// Whether the leader of this shard is to draw the cluster's uid: shard 0, and nobody knows one (rule 1).
     #[must_use]
     pub fn uid_is_drawn_by(&self, shard: ShardIndex) -> bool {
-        shard == UID_SHARD && self.uid_unknown_to_all.load(Ordering::Relaxed)
+        shard == UID_SHARD && self.uid_unknown_to_all.load(Ordering::SeqCst)
     }
 
     /// The shards and nodes of the file.
@@ -341,6 +359,22 @@ mod tests {
         assert!(!map.merge(SHARD, &epoch(2, "A/0")));
         assert!(!map.merge(SHARD, &epoch(3, "A/0")), "of two with one number the higher name holds");
         assert_eq!(leader(&map), "A/1");
+    }
+
+    /// Bug: the round was one from before a takeover. Its leader drew a uid, and so did the one before it; their nodes took
+    /// each other for strangers ever after.
+    #[test]
+    fn uid_is_drawn_only_after_a_round_that_began_under_the_same_leader() {
+        let map = map();
+        let before = map.ballot_of_uid_shard();
+        map.set_uid_unknown_to_all(true, &before);
+        assert!(map.uid_is_drawn_by(SHARD));
+        map.merge(SHARD, &epoch(2, "A/1"));
+        assert!(!map.uid_is_drawn_by(SHARD));
+        map.set_uid_unknown_to_all(true, &before);
+        assert!(!map.uid_is_drawn_by(SHARD), "that round began under the former leader");
+        map.set_uid_unknown_to_all(true, &map.ballot_of_uid_shard());
+        assert!(map.uid_is_drawn_by(SHARD));
     }
 
     #[test]

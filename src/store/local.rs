@@ -164,7 +164,7 @@ fn refused(pair: &Pair, refusal: Refusal) -> Error {
         Refusal::Overloaded | Refusal::NoRoom => {
             Error::new(Code::Overloaded, refusal.to_string()).hint("nothing was written; write again more slowly")
         }
-        Refusal::DiskFull { .. } => Error::new(Code::DiskFull, refusal.to_string()).hint(
+        Refusal::DiskFull { .. } => Error::new(Code::DiskFull, format!("node {}: {refusal}", pair.me.name)).hint(
             "nothing was written, reads go on: free space on the leader's disk; deletes are still taken, \
                    and `kv compact` of the stopped node gives their space back",
         ),

@@ -65,6 +65,11 @@ impl Store {
             problems.push(Problem::new("store-failed", what, next).about(&me.name).since(self.ms_since(since)));
         }
         problems.extend(self.duty_problem(pair));
+        // A replica says it itself, with the write that did not fit.
+        if let Some(what) = pair.disk_is_low().filter(|_| pair.duty() != Duty::Following) {
+            let next = format!("free space on the disk of {}: it takes writes again by itself", me.name);
+            problems.push(Problem::new("disk-full", format!("shard {shard}: {what}"), next).about(&me.name));
+        }
         let troubled = status.replicas.iter().filter(|replica| !is_on_its_way(&replica.state));
         let lost = matches!(pair.duty(), Duty::Halted(_)); // then its replicas' states follow from that
         problems.extend(troubled.filter(|_| !lost).map(|replica| replica_problem(shard, status.end, replica)));
@@ -112,6 +117,9 @@ impl Store {
                 format!("give {} the sharding.toml that names {me}, and restart it", leader.name)
             }
             FollowState::OffHistory(_) => format!("throw away what only this copy holds: kv replica reset {me}"),
+            FollowState::Stuck(_) if pair.disk_is_low().is_some() => {
+                format!("free space on the disk of {me}: it goes on by itself")
+            }
             FollowState::Stuck(_) => format!("look into the log and the disk of {me}, and restart it"),
             _ => format!("start the leader, or look into its log: {}", serve(leader.address)),
         }

@@ -180,7 +180,8 @@ impl Store {
     /// `/readyz`: whether this node can do what is asked about, a line per check.
     #[must_use]
     pub fn readiness(&self, question: Readiness) -> Vec<Check> {
-        let of_copies = self.copies.values().flat_map(|pair| [check_store(pair), check_duty(pair, question)]);
+        let of_copy = |pair| [Some(check_store(pair)), Some(check_duty(pair, question)), check_disk(pair, question)];
+        let of_copies = self.copies.values().flat_map(|pair| of_copy(pair)).flatten();
         of_copies.chain([self.check_placement()]).collect()
     }
 
@@ -252,6 +253,13 @@ fn check_store(pair: &Pair) -> Check {
     let ok = !pair.writer.published().is_failed();
     let detail = if ok { "takes reads and writes" } else { "a commit failed: restart the node" };
     Check { name: format!("store {}", pair.shard.name), verdict: Verdict::of(ok), detail: detail.into() }
+}
+
+/// A line only when the disk is low: it keeps a node from writes, and from nothing else.
+fn check_disk(pair: &Pair, question: Readiness) -> Option<Check> {
+    let detail = pair.disk_is_low()?;
+    let verdict = if question == Readiness::Writes { Verdict::Failed } else { Verdict::Warning };
+    Some(Check { name: format!("disk {}", pair.shard.name), verdict, detail })
 }
 
 fn check_duty(pair: &Pair, question: Readiness) -> Check {

@@ -141,8 +141,8 @@ pub struct PeerStatus {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// What kind of thing, for programs: `halted`, `store-failed`, `topology-mismatch`, `addresses-differ`,
-    /// `replica-away`, a state of a replica, ….
+    /// What kind of thing, for programs: `halted`, `store-failed`, `disk-full`, `topology-mismatch`,
+    /// `addresses-differ`, `replica-away`, a state of a replica, ….
     pub code: String,
     /// The node that it is about.
     pub about: Option<String>,

@@ -30,6 +30,11 @@ fn full_disk_of_a_leader_refuses_puts_and_nothing_else_and_clears_by_itself() {
         assert_eq!(said["retryable"], true, "it clears by itself: {said}");
         assert_eq!(cluster.get_key(at, b"before", "").expect(200).text(), "v", "reads go on");
     }
+    let status = cluster.status(leader);
+    assert_eq!(status["problems"][0]["code"], "disk-full", "{status}");
+    let ready = cluster.get(leader, "/readyz").expect(200).text();
+    assert!(ready.contains("WARNING disk Hyderabad: the disk of Hyderabad/0 has"), "{ready}");
+    cluster.get(leader, "/readyz?for=writes").expect(503);
     cluster.delete_key(replica, b"doomed").expect(204);
     cluster.get_key(leader, b"doomed", "").expect(404);
     cluster.get(leader, "/livez").expect(200);
@@ -37,6 +42,7 @@ fn full_disk_of_a_leader_refuses_puts_and_nothing_else_and_clears_by_itself() {
 
     disk.unload();
     cluster.put_key(leader, b"k", b"v").expect(201);
+    assert_eq!(cluster.status(leader)["problems"], serde_json::json!([]));
 
     // And filled by its own writes: what was acknowledged is there, and the reserve is not used up.
     let mut taken = 0;
@@ -77,6 +83,8 @@ fn full_disk_of_a_replica_harms_nobody_else_and_it_catches_up_when_freed() {
         let said = status["problems"].to_string();
         if status["copies"][0]["state"] == "stuck" && said.contains("min_free_bytes") { Ok(()) } else { Err(status) }
     });
+    let said = cluster.kv(leader, &["status"], "").out;
+    assert!(said.contains("next: free space on the disk of Hyderabad/1: it goes on by itself"), "{said}");
     assert_eq!(cluster.local(replica, b"before"), Some(b"v".to_vec()), "it serves what it has");
     assert_eq!(cluster.local(replica, b"k0"), None);
     cluster.put_key(leader, b"k20", b"v").expect(201);

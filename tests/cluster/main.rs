@@ -26,6 +26,7 @@ mod files;
 mod fresh;
 mod frozen;
 mod grows;
+mod interrupted;
 mod leader_away;
 mod leaving;
 mod led;

@@ -31,18 +31,24 @@ fn storm_of_kills_loses_nothing_acknowledged_and_invents_nothing() {
     // A short log, so that a wiped or late replica sometimes needs a snapshot.
     let short_log = "[replication]\nlog_retain_bytes = 65536\n";
     let cluster = Cluster::start(Spec::shards(4).replicas(1).config(short_log));
+    loses_nothing(&cluster, |cluster| storm(cluster, wait::rounds(10)));
+}
+
+/// Lets writers go on through random nodes while something happens to the cluster that leaves all of its nodes running, and
+/// looks afterwards whether everything is as they noted it.
+pub(crate) fn loses_nothing(cluster: &Cluster, happens: impl FnOnce(&Cluster)) {
     let done = AtomicBool::new(false);
     let mut diaries: Vec<Diary> = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 scope.spawn({
-                    let (cluster, done) = (&cluster, &done);
+                    let done = &done;
                     move || write(cluster, writer, done)
                 })
             })
             .collect();
         // The writers must learn of the end, even of a bad one: the scope waits for them.
-        let stormy = catch_unwind(AssertUnwindSafe(|| storm(&cluster, wait::rounds(10))));
+        let stormy = catch_unwind(AssertUnwindSafe(|| happens(cluster)));
         done.store(true, Ordering::SeqCst);
         let diaries =
             writers.into_iter().map(|writer| writer.join().unwrap_or_else(|panic| resume_unwind(panic))).collect();
@@ -57,11 +63,12 @@ fn storm_of_kills_loses_nothing_acknowledged_and_invents_nothing() {
         (count(|diary| diary.acknowledged), count(|diary| diary.refused), count(|diary| diary.unknown));
     eprintln!("storm: {acknowledged} acknowledged, {refused} refused, {unknown} of unknown outcome");
     assert!(acknowledged > 0, "a storm in which nothing is written shows nothing");
-    check(&cluster, &diaries);
+    check(cluster, &diaries);
     // A log holds an entry for each write that has a version, and none twice.
     let written: u64 = diaries.iter().flat_map(|diary| &diary.keys).map(|tracked| tracked.entries).sum();
-    let ends =
-        (0..4).map(|shard| cluster.status(cluster.leader(shard))["copies"][0]["end"].as_u64().unwrap()).sum::<u64>();
+    let ends = (0..cluster.shards())
+        .map(|shard| cluster.status(cluster.leader(shard))["copies"][0]["end"].as_u64().unwrap())
+        .sum::<u64>();
     let possible = written + u64::try_from(unknown).unwrap();
     assert!(
         (written..=possible).contains(&ends),
@@ -72,15 +79,15 @@ fn storm_of_kills_loses_nothing_acknowledged_and_invents_nothing() {
     cluster.all().for_each(|at| cluster.kill9(at));
     cluster.start_all();
     cluster.wait_converged();
-    check(&cluster, &diaries);
+    check(cluster, &diaries);
 
     // And the cluster works as if nothing had been.
     for tracked in diaries.iter_mut().flat_map(|diary| &mut diary.keys).filter(|tracked| tracked.is_certain()) {
-        let outcome = tracked.write(&cluster, cluster.leader(0), Some(b"afterwards".to_vec()));
+        let outcome = tracked.write(cluster, cluster.leader(0), Some(b"afterwards".to_vec()));
         assert_eq!(outcome, Outcome::Acknowledged);
     }
     cluster.wait_converged();
-    check(&cluster, &diaries);
+    check(cluster, &diaries);
 }
 
 /// Kills and brings back, until the rounds are over; leaves every node running.

@@ -11,14 +11,26 @@ use crate::outcome::{Outcome, Tracked};
 use crate::support::problem::refused;
 use crate::support::{At, Cluster, Spec, wait};
 
-const WRITERS: usize = 6;
+const WRITERS: usize = 8;
 /// Keys of each writer.
 const KEYS: usize = 4;
 
 #[test]
-fn switchover_under_writers_loses_no_write_and_shows_no_client_an_error() {
-    let rounds = wait::rounds(6);
-    let cluster = Cluster::start(Spec::shards(2).replicas(2));
+fn switchover_among_three_copies_under_writers_loses_no_write_and_shows_no_client_an_error() {
+    hands_around(2, wait::rounds(6));
+}
+
+/// `OSTRACA_TEST_ROUNDS` makes it longer or shorter.
+#[test]
+fn switchover_back_and_forth_under_full_load_loses_no_write_and_shows_no_client_an_error() {
+    hands_around(1, wait::rounds(50));
+}
+
+/// Hands a shard of so many replicas around so often, while clients of all nodes, those of another shard included, write
+/// without a pause and read each write back through another node. Looks afterwards whether every copy holds what was
+/// acknowledged, and nothing twice.
+fn hands_around(replicas: usize, rounds: usize) {
+    let cluster = Cluster::start(Spec::shards(2).replicas(replicas));
     let done = AtomicBool::new(false);
     let written = AtomicU64::new(0);
     let (diaries, pauses) = std::thread::scope(|scope| {
@@ -33,13 +45,12 @@ fn switchover_under_writers_loses_no_write_and_shows_no_client_an_error() {
         let diaries: Vec<Tracked> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
         (diaries, ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let leader =
-        *[0, 1, 2].map(|copy| At { shard: 0, copy }).iter().find(|at| copy(&cluster, **at).1 == "leading").unwrap();
+    let copies: Vec<At> = cluster.all().filter(|at| at.shard == 0).collect();
+    let leader = *copies.iter().find(|at| copy(&cluster, **at).1 == "leading").unwrap();
     wait_followed(&cluster, leader);
     for tracked in &diaries {
-        for copy in 0..3 {
-            let at = At { shard: 0, copy };
-            tracked.check(&cluster.local(at, &tracked.key), at);
+        for at in &copies {
+            tracked.check(&cluster.local(*at, &tracked.key), *at);
         }
     }
     let entries: u64 = diaries.iter().map(|tracked| tracked.entries).sum();
@@ -47,9 +58,10 @@ fn switchover_under_writers_loses_no_write_and_shows_no_client_an_error() {
     let mut sorted = pauses.clone();
     sorted.sort_unstable();
     eprintln!(
-        "{} switchovers under {entries} writes: pauses of {} ms in the middle, {} ms at most: {pauses:?}",
+        "{} switchovers under {entries} writes, each read back: pauses in ms: p50 {}, p90 {}, max {}: {pauses:?}",
         pauses.len(),
         sorted[sorted.len() / 2],
+        sorted[sorted.len() * 9 / 10],
         sorted[sorted.len() - 1],
     );
 }
@@ -57,6 +69,7 @@ fn switchover_under_writers_loses_no_write_and_shows_no_client_an_error() {
 /// Hands shard 0 around its copies; gives the pauses in milliseconds.
 fn hand_around(cluster: &Cluster, rounds: usize, written: &AtomicU64) -> Vec<u64> {
     let nodes: Vec<At> = cluster.all().collect();
+    let copies = nodes.iter().filter(|at| at.shard == 0).count();
     let mut rng = rand::rng();
     let mut leader = cluster.leader(0);
     (0..rounds)
@@ -65,7 +78,7 @@ fn hand_around(cluster: &Cluster, rounds: usize, written: &AtomicU64) -> Vec<u64
             wait::until("the writers get on", || {
                 if written.load(Ordering::SeqCst) >= before + 30 { Ok(()) } else { Err(()) }
             });
-            let to = At { shard: 0, copy: (leader.copy + rng.random_range(1..3)) % 3 };
+            let to = At { shard: 0, copy: (leader.copy + rng.random_range(1..copies)) % copies };
             let through = nodes[rng.random_range(0..nodes.len())];
             let handed = switch_over(cluster, through, to, &["--timeout", "30s"])
                 .unwrap_or_else(|said| panic!("{round}: {said:?}"));
@@ -77,7 +90,8 @@ fn hand_around(cluster: &Cluster, rounds: usize, written: &AtomicU64) -> Vec<u64
         .collect()
 }
 
-/// Writes and reads its own keys through random nodes until told to end; every write must be acknowledged.
+/// Writes its own keys through random nodes until told to end, and reads each write back through another: every write must
+/// be acknowledged, and every read must show the last one.
 fn write(cluster: &Cluster, writer: usize, done: &AtomicBool, written: &AtomicU64) -> Vec<Tracked> {
     let nodes: Vec<At> = cluster.all().collect();
     let mut rng = rand::rng();
@@ -86,17 +100,16 @@ fn write(cluster: &Cluster, writer: usize, done: &AtomicBool, written: &AtomicU6
     let mut serial = 0;
     while !done.load(Ordering::SeqCst) {
         serial += 1;
-        let through = nodes[rng.random_range(0..nodes.len())];
+        let (through, back) = (rng.random_range(0..nodes.len()), rng.random_range(1..nodes.len()));
+        let (through, back) = (nodes[through], nodes[(through + back) % nodes.len()]);
         let tracked = &mut keys[rng.random_range(0..KEYS)];
-        if rng.random_range(0..4) == 0 {
-            let answer = cluster.get_key(through, &tracked.key, "");
-            assert!(answer.status == 200 || answer.status == 404, "a read through {through:?}: {answer:?}");
-            tracked.check(&(answer.status == 200).then_some(answer.body), through);
-        } else {
-            let outcome = tracked.write(cluster, through, Some(format!("{writer}-{serial}").into_bytes()));
-            assert_eq!(outcome, Outcome::Acknowledged, "a write through {through:?}");
-            written.fetch_add(1, Ordering::SeqCst);
-        }
+        let value = (rng.random_range(0..10) > 0).then(|| format!("{writer}-{serial}").into_bytes());
+        let outcome = tracked.write(cluster, through, value);
+        assert_eq!(outcome, Outcome::Acknowledged, "a write through {through:?}");
+        let answer = cluster.get_key(back, &tracked.key, "");
+        assert!(answer.status == 200 || answer.status == 404, "a read through {back:?}: {answer:?}");
+        tracked.check(&(answer.status == 200).then_some(answer.body), back);
+        written.fetch_add(1, Ordering::SeqCst);
     }
     keys
 }

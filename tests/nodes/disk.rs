@@ -28,6 +28,8 @@ pub(crate) enum Moment {
     Deciding,
     /// That is durable, and nobody was told.
     Decided,
+    /// What the copy is doing is about to be written down, and nothing else.
+    Noting,
 }
 
 type Hook = Arc<dyn Fn(Moment) + Send + Sync>;
@@ -156,6 +158,8 @@ impl Engine for Probe {
             self.hooks.call(Moment::Receiving);
         } else if batch.leadership.is_some() {
             self.hooks.call(Moment::Deciding);
+        } else if batch.role.is_some() {
+            self.hooks.call(Moment::Noting);
         }
         {
             let alive = self.alive.read();

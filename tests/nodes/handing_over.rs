@@ -11,7 +11,7 @@ use ostraca::store::{Applied, Code};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::cluster::{Cluster, until_true};
+use crate::cluster::{Cluster, until, until_true};
 use crate::disk::{Moment, Stop};
 
 const A: usize = 0;
@@ -131,8 +131,8 @@ async fn target_that_dies_while_it_takes_the_shard_leads_when_it_is_back() {
         let mut cluster = Cluster::started(1).await;
         cluster.put(A, "k", "1").await.unwrap();
         cluster.wait_converged().await;
-        cluster.wait_known(B, 1).await; // what it writes down next is the switchover
-        let stop = cluster.disk(B).hooks.stop_at(moment);
+        cluster.wait_known(B, 1).await; // what it writes down next is that a switchover comes, and then that it leads
+        let stop = cluster.disk(B).hooks.stop_at_nth(moment, 2);
         let order = switch_over(&cluster);
         until_true("B is about to lead", || stop.has_arrived()).await;
         cluster.kill(B);
@@ -152,7 +152,7 @@ async fn target_whose_answer_is_lost_leads_and_the_leader_hears_of_it() {
     cluster.put(A, "k", "1").await.unwrap();
     cluster.wait_converged().await;
     cluster.wait_known(B, 1).await;
-    let stop = cluster.disk(B).hooks.stop_at(Moment::Decided);
+    let stop = cluster.disk(B).hooks.stop_at_nth(Moment::Decided, 2);
     let order = switch_over(&cluster);
     until_true("B leads, and has told nobody", || stop.has_arrived()).await;
     cluster.net.cut(cluster.address(A), cluster.address(B));
@@ -209,4 +209,86 @@ async fn writes_and_reads_that_come_in_the_middle_wait_and_are_done_by_the_new_l
     for key in ["through A", "through B"] {
         assert_eq!(cluster.get_any(A, key).await.unwrap(), Some("v".into()));
     }
+}
+
+/// Bug: the leader dies when it has yielded to C and C knows nothing of it, and an operator lets B lead instead. When the old
+/// leader came back and granted C what it had yielded, C took it, though it had promised that number to B: the names were
+/// compared, and C's is the higher. B's writes were lost with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grant_that_comes_after_a_takeover_is_refused_and_everybody_follows_the_takeover() {
+    const C: usize = 2;
+    let mut cluster = Cluster::started(2).await;
+    cluster.put(A, "k", "1").await.unwrap();
+    cluster.wait_converged().await;
+    let stop = cluster.disk(A).hooks.stop_at(Moment::Decided);
+    let store = cluster.store(A);
+    let deadline = Clock::real().now() + Duration::from_secs(10);
+    let order = tokio::spawn(async move { store.switch_over("S", "S/2", deadline).await });
+    until_true("the leader has yielded", || stop.has_arrived()).await;
+    cluster.kill(A);
+    stop.let_go();
+    drop(order);
+    cluster.disk(A).hooks.clear();
+    // B has its promises, C's among them, and is about to lead when A is back and grants C what it had yielded.
+    let stop = cluster.disk(B).hooks.stop_at_nth(Moment::Deciding, 2);
+    let store = cluster.store(B);
+    let order = tokio::spawn(async move { store.take_over("S", "S/1", false).await });
+    until_true("B has its promises", || stop.has_arrived()).await;
+    cluster.start(A);
+    cluster.wait_state(A, "standing-aside").await;
+    sleep(Duration::from_millis(1000)).await; // A asks three times a second
+    assert_ne!(cluster.status(C).await.state, "leading");
+    stop.let_go();
+    cluster.disk(B).hooks.clear();
+    order.await.unwrap().unwrap();
+    for at in [A, B, C] {
+        cluster.put(at, "k", format!("through {at}")).await.unwrap();
+    }
+    assert_eq!(cluster.status(B).await.state, "leading");
+    for at in [A, C] {
+        cluster.wait_state(at, "streaming").await;
+    }
+    cluster.wait_same(B).await;
+}
+
+/// Bug: a promise that was given and was over again while the leader was busy with a hand-over ended its leave to take writes,
+/// and nothing gave it a new one: it led, and refused every write until its restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_whose_promise_came_and_went_while_it_was_busy_takes_writes_again() {
+    const C: usize = 2;
+    let mut cluster = Cluster::started(2).await;
+    cluster.put(A, "k", "1").await.unwrap();
+    cluster.wait_converged().await;
+    // A writes something down before it holds writes, and that takes long.
+    let busy = cluster.disk(A).hooks.stop_at(Moment::Noting);
+    let store = cluster.store(A);
+    let deadline = Clock::real().now() + Duration::from_secs(10);
+    let order = tokio::spawn(async move { store.switch_over("S", "S/2", deadline).await });
+    until_true("A is busy", || busy.has_arrived()).await;
+    cluster.kill(C);
+    // An operator takes over by B, which dies before it leads.
+    let stop = cluster.disk(B).hooks.stop_at_nth(Moment::Deciding, 2);
+    let store = cluster.store(B);
+    let takeover = tokio::spawn(async move { store.take_over("S", "S/1", true).await });
+    until_true("B is about to lead", || stop.has_arrived()).await;
+    cluster.kill(B);
+    stop.let_go();
+    drop(takeover);
+    cluster.disk(B).hooks.clear();
+    cluster.start(B);
+    sleep(Duration::from_millis(3000)).await; // A asks B once a second, and hears that it has given up
+    busy.let_go();
+    cluster.disk(A).hooks.clear();
+    order.await.unwrap().unwrap_err();
+    cluster.start(C);
+    led_by_a(&cluster).await;
+}
+
+async fn led_by_a(cluster: &Cluster) {
+    until("A takes writes", async || {
+        cluster.put_soon(A, "k", "again".into()).await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    assert_eq!(cluster.status(A).await.state, "leading");
+    cluster.wait_same(A).await;
 }

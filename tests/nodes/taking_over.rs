@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ostraca::storage::memory::Failing;
 use ostraca::store::operate::Refused;
 use ostraca::store::{Applied, Outcome};
 use ostraca::types::Version;
@@ -78,6 +79,36 @@ async fn promise_to_a_node_that_died_holds_until_that_is_back_and_has_given_up()
     cluster.wait_converged().await;
     // The next takeover does not use the number again.
     assert_eq!(take_over(&cluster, B, true).await.unwrap(), 3);
+}
+
+/// Bug: a node whose commit failed in the moment of its takeover gave its number up, though its file may say that it leads.
+/// The old leader went on, and was fenced by an older copy when that node was restarted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn takeover_whose_commit_fails_is_of_unknown_outcome_and_nobody_leads_before_its_restart() {
+    for (when, leader, epoch) in [(Failing::After, B, 2), (Failing::Before, A, 1)] {
+        let mut cluster = three().await;
+        cluster.wait_known(B, 1).await;
+        cluster.kill(A);
+        let stop = cluster.disk(B).hooks.stop_at_nth(Moment::Deciding, 2);
+        let store = cluster.store(B);
+        let order = tokio::spawn(async move { store.take_over("S", "S/1", false).await });
+        until_true("it has its promises", || stop.has_arrived()).await;
+        cluster.engine(B).fail_next_commit(when);
+        stop.let_go();
+        let refused = order.await.unwrap().unwrap_err();
+        assert!(refused.to_string().contains("is not known before it is restarted"), "{refused}");
+        cluster.disk(B).hooks.clear();
+        cluster.start(A);
+        sleep(Duration::from_secs(3)).await; // longer than a leader asks at its start, and than a promise that is over holds
+        let error = cluster.put_soon(A, "k", "nobody".into()).await.unwrap_err();
+        assert_ne!(error.applied, Applied::Yes, "{error:?}");
+        assert_ne!(cluster.status(A).await.state, "leading");
+        cluster.restart(B);
+        cluster.wait_state(leader, "leading").await;
+        assert_eq!(cluster.status(leader).await.epoch, epoch);
+        cluster.put(C, "k", "after").await.unwrap();
+        cluster.wait_same(leader).await;
+    }
 }
 
 /// A leader that reaches nobody goes on in its own epoch, and is fenced by the first word that it hears.

@@ -20,6 +20,8 @@ struct State {
     /// Writes so far at each.
     at: [u64; 2],
     looks: u64,
+    /// Who is looked at.
+    asked: usize,
     pauses: u64,
     progress: u64,
 }
@@ -46,6 +48,7 @@ impl<F: Fn(&mut State)> Fake<F> {
     fn look(&self, who: usize, span: &Span) -> RangeSum {
         let mut state = self.state.borrow_mut();
         state.looks += 1;
+        state.asked = who;
         (self.script)(&mut state);
         let data = if who == 0 { &state.leader } else { &state.replica };
         let usual = if span.until.is_some() { 4000 } else { 1000 };
@@ -160,6 +163,49 @@ async fn writes_in_flight_are_no_difference() {
     assert_eq!(found.found[0].busy, vec![]);
 }
 
+/// Bug: a look at the leader from before the pause was held against one at the replica from behind it, so a range had to
+/// hold still for the whole pause. On a busy machine, under writes to a thousand keys, sixteen of them hardly ever do.
+#[tokio::test]
+async fn key_that_is_written_in_every_pause_is_compared_between_two() {
+    let script = |state: &mut State| {
+        if state.asked == 1 {
+            state.write("01234"); // never between a look at the replica and the next one at the leader
+            state.follow();
+        }
+    };
+    let (found, _) = compared(2500, |_| {}, script).await;
+    assert_eq!(found.found[0], Found::default());
+}
+
+/// Bug: ranges of sixteen keys were not cut any smaller when they changed too often, although each of the keys had pauses.
+#[tokio::test]
+async fn keys_that_are_written_in_turn_are_compared_one_by_one() {
+    let script = |state: &mut State| {
+        let next = |state: &State| format!("{:05}", 1590 + state.at[0] % 16); // these would stay together
+        for _ in 0..2 {
+            state.write(&next(state));
+            state.follow();
+        }
+        state.write(&next(state));
+    };
+    let (found, _) = compared(2500, |_| {}, script).await;
+    assert_eq!(found.found[0], Found::default());
+}
+
+#[tokio::test]
+async fn keys_that_are_all_written_without_a_pause_are_named_up_to_a_bound() {
+    let script = |state: &mut State| {
+        for _ in 0..2 {
+            (0..100).for_each(|n| state.write(&format!("{n:05}")));
+            state.follow();
+        }
+        (0..100).for_each(|n| state.write(&format!("{n:05}")));
+    };
+    let (found, state) = compared(300, |_| {}, script).await;
+    assert_eq!((found.found[0].busy.len(), &found.found[0].differs), (NAMED_MAX, &vec![]));
+    assert!(state.looks < 1000 && state.pauses < 2000, "{} looks, {} pauses", state.looks, state.pauses);
+}
+
 #[tokio::test]
 async fn key_that_is_written_without_a_pause_is_busy_and_no_difference() {
     let script = |state: &mut State| {
@@ -170,7 +216,7 @@ async fn key_that_is_written_without_a_pause_is_busy_and_no_difference() {
     let (found, _) = compared(2500, |_| {}, script).await;
     let found = &found.found[0];
     assert_eq!((&found.differs, &found.missing, found.busy.len()), (&vec![], &None, 1), "{found:?}");
-    assert!(found.busy[0].leader.records <= SMALL);
+    assert_eq!(ends(&found.busy), [(Some("01233"), Some("01234"))]);
 }
 
 #[tokio::test]

@@ -87,6 +87,22 @@ impl Pair {
         first.ok().flatten().map_or(0, |entry| now.0.saturating_sub(entry.time.0))
     }
 
+    /// What is to be said when the disk has less free space than writes want to see (`storage.min_free_bytes`).
+    #[must_use]
+    pub fn disk_is_low(&self) -> Option<String> {
+        const MIB: u64 = 1 << 20;
+        let (free, least) = (self.engine().free_bytes()?, self.around.settings.min_free_bytes);
+        (free < least).then(|| {
+            format!(
+                "the disk of {} has {} MiB free, less than the {} MiB of storage.min_free_bytes: writes are refused, deletes \
+                 and reads are not",
+                self.me.name,
+                free / MIB,
+                least / MIB
+            )
+        })
+    }
+
     /// The oldest entry that some replica has not acknowledged; none at a replica, and when all have everything.
     pub async fn oldest_unacknowledged(&self) -> Result<Option<Entry>, Error> {
         if !self.is_leading() {

@@ -104,7 +104,7 @@ impl Pair {
     async fn reign(&self, part: &Part) -> bool {
         loop {
             let asked = tokio::select! {
-                () = self.other_part(part) => break,
+                () = self.other_part_or_leave(part) => break,
                 () = self.halted.notified() => return true,
                 () = self.switchovers.arrived.notified() => self.switchovers.take(),
             };
@@ -261,9 +261,11 @@ impl Pair {
                 return;
             }
             match self.writer.note(Facts { cluster_uid: Some(uid), ..Facts::default() }).await {
-                Ok(()) => {
+                // One who does not lead any more tells nobody: its successor asks all, this node too, before it draws another.
+                Ok(()) if self.around.local.cluster().is_some() || self.is_leading() => {
                     self.around.local.adopt(uid);
                 }
+                Ok(()) => {}
                 Err(refusal) => {
                     warn!(shard = self.shard.name, detail = %refusal, "cannot write the cluster's uid down yet");
                     sleep(HALTED_PAUSE).await;

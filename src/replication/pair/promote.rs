@@ -22,7 +22,7 @@ use crate::cluster::canvass::{self, Answer};
 use crate::cluster::exchange;
 use crate::config::{Node, Shard};
 use crate::storage::Role;
-use crate::storage::writer::{Facts, STALE_AFTER};
+use crate::storage::writer::{Facts, Refusal, STALE_AFTER};
 use crate::types::seq::seq_of;
 use crate::types::{Epoch, NodeName, Seq, ShardIndex};
 
@@ -142,9 +142,20 @@ impl Pair {
             return Err(refused);
         }
         let promised = 1 + answers.values().filter(|answer| matches!(answer, Some(Answer::Given { .. }))).count();
-        if let Err(detail) = self.begin_epoch(&epoch).await {
-            self.give_up(&epoch).await;
-            return Err(Refused::Failed(detail));
+        match self.begin_epoch(&epoch).await {
+            Ok(()) => {}
+            // It may be in the file that this node leads. So nothing is given up, and whoever has promised waits, until a
+            // restart has read what the file says: a leader that went on meanwhile would be fenced by it.
+            Err(NotBegun::Unknown(detail)) => {
+                return Err(Refused::Failed(format!(
+                    "whether node {} leads in epoch {} is not known before it is restarted: {detail}",
+                    self.me.name, epoch.number
+                )));
+            }
+            Err(NotBegun::No(detail)) => {
+                self.give_up(&epoch).await;
+                return Err(Refused::Failed(detail));
+            }
         }
         let end = self.writer.published().end();
         warn!(shard = self.shard.name, %epoch, %end, last_known = %plan.last_known, promised, "took the shard over");
@@ -173,12 +184,18 @@ impl Pair {
     }
 
     /// Makes it durable that this node leads in this epoch, and waits until it does.
-    async fn begin_epoch(&self, epoch: &Epoch) -> Result<(), String> {
+    async fn begin_epoch(&self, epoch: &Epoch) -> Result<(), NotBegun> {
         let _changing = self.begin_to_change_hands(); // others may hear of the epoch before this node takes writes
         *self.told_to_lead.lock() = Some(epoch.clone());
-        self.establish(epoch).await.map_err(|refusal| refusal.to_string())?;
+        self.establish(epoch).await.map_err(|refusal| match refusal {
+            Refusal::Unknown(_) => NotBegun::Unknown(refusal.to_string()),
+            _ => NotBegun::No(refusal.to_string()),
+        })?;
         if self.wait_until_leading(epoch, LEAD_WAIT).await {
             return Ok(());
+        }
+        if let Some(higher) = self.ballot().established().filter(|established| *established > epoch) {
+            return Err(NotBegun::No(format!("epoch {higher} is established by now")));
         }
         warn!(shard = self.shard.name, %epoch, "leads by what is established, and takes no writes yet");
         Ok(())
@@ -194,8 +211,11 @@ impl Pair {
         }
         let accepted = match self.check_grant(&grant) {
             Err(detail) => Err(detail),
-            Ok(()) if grant.is_rehearsal => self.rehearse().await.map(|()| GrantAnswer::Ready),
-            Ok(()) => self.begin_epoch(&grant.epoch).await.map(|()| GrantAnswer::Leads),
+            Ok(()) if grant.is_rehearsal => self.prepare(&grant.epoch).await.map(|()| GrantAnswer::Ready),
+            Ok(()) => match self.begin_epoch(&grant.epoch).await {
+                Ok(()) => Ok(GrantAnswer::Leads),
+                Err(NotBegun::No(detail) | NotBegun::Unknown(detail)) => Err(detail),
+            },
         };
         accepted.unwrap_or_else(|detail| GrantAnswer::Refused { detail })
     }
@@ -207,12 +227,7 @@ impl Pair {
         if epoch.leader != *me {
             return Err(format!("this is node {me}, not {}", epoch.leader));
         }
-        if let Some(higher) = ballot.established().filter(|established| *established > epoch) {
-            return Err(format!("epoch {higher} is established"));
-        }
-        if let Some(promise) = ballot.bars(epoch) {
-            return Err(format!("node {me} has promised epoch {}", promise.epoch));
-        }
+        ballot.check_grant(epoch).map_err(|refused| format!("at node {me}, {refused}"))?;
         if self.writer.published().is_failed() {
             return Err(format!("the store of node {me} has failed"));
         }
@@ -225,6 +240,14 @@ impl Pair {
         Ok(())
     }
 
+    /// Gets ready to be granted an epoch. Its number is written down: should the leader die when it has yielded, and an
+    /// operator let a third node lead, that one goes above it, and what was yielded is over.
+    async fn prepare(&self, epoch: &Epoch) -> Result<(), String> {
+        self.around.map.meet(self.shard.index, epoch.number);
+        self.keeper.keep().await.map_err(|refusal| refusal.to_string())?;
+        self.rehearse().await
+    }
+
     /// Writes something down that changes nothing: what keeps the file busy for longer is over when that is done, and writes
     /// will not have to wait for it.
     pub(super) async fn rehearse(&self) -> Result<(), String> {
@@ -232,6 +255,15 @@ impl Pair {
         let facts = Facts { role: Some(role), ..Facts::default() };
         self.writer.note(facts).await.map_err(|refusal| refusal.to_string())
     }
+}
+
+/// Why an epoch was not begun.
+#[derive(Debug)]
+enum NotBegun {
+    /// It was not, and will not be.
+    No(String),
+    /// The commit failed: the file may say that it was (rule 9).
+    Unknown(String),
 }
 
 /// What speaks against it, unless it can be forced and is.

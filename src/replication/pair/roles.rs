@@ -47,9 +47,16 @@ impl Pair {
         self.until_news(|| self.part() != *part).await;
     }
 
+    /// The same for a leader, whose leave may have ended although its part is the same again: a promise that was given and
+    /// taken back while this task was busy. It begins anew then.
+    pub(super) async fn other_part_or_leave(&self, part: &Part) {
+        let has_ended = || self.duty.read().mandate.as_ref().is_some_and(|mandate| !mandate.holds());
+        self.until_news(|| self.part() != *part || has_ended()).await;
+    }
+
     /// Waits until more is known about who leads, or is promised, than this.
     pub(super) async fn news_since(&self, known: &Ballot) {
-        self.until_news(|| self.ballot() != *known).await;
+        self.until_news(|| !self.ballot().agrees_with(known)).await;
     }
 
     async fn until_news(&self, has_come: impl Fn() -> bool) {

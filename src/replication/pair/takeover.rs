@@ -87,7 +87,7 @@ impl Survey {
             let state = self.copy(name).map(|copy| copy.state);
             matches!(state, Some(CopyState::Whole | CopyState::Leading | CopyState::Unknown))
         };
-        let rank = |name: &&NodeName| (**name != self.epoch.leader, end_of(self.copy(name)));
+        let rank = |name: &&NodeName| (**name != self.epoch.leader, position(self.copy(name)));
         // Of two that hold as much, the first of the file.
         self.copies.iter().rev().filter(could).max_by_key(rank).cloned()
     }
@@ -98,11 +98,13 @@ impl Survey {
         met.chain([self.epoch.number]).max().unwrap_or(1)
     }
 
-    /// The last entry that anybody holds, or heard that the leader held.
+    /// The last entry that anybody holds, or heard that the leader held. What the newest copy's leader never had does not
+    /// count: it was lost before.
     fn last_known(&self) -> Seq {
-        let copies = self.copies.iter().filter_map(|name| self.copy(name));
-        let known = copies.map(|copy| end_of(Some(copy)).max(copy.heard.map_or(Seq::ZERO, |heard| heard.end)));
-        known.max().unwrap_or(Seq::ZERO)
+        let copies = || self.copies.iter().filter_map(|name| self.copy(name));
+        let newest = copies().filter_map(|copy| position(Some(copy))).max();
+        let heard = copies().filter_map(|copy| copy.heard).map(|heard| heard.end).max();
+        newest.map_or(Seq::ZERO, |(_, seq)| seq).max(heard.unwrap_or(Seq::ZERO))
     }
 
     /// What a takeover by `target` would come to.
@@ -172,10 +174,20 @@ impl Survey {
         let comparable = others
             .filter_map(|name| Some((name, self.copy(name)?)))
             .filter(|(_, copy)| copy.state == CopyState::Whole && copy.shard_uid == mine.shard_uid);
-        let (best, copy) = comparable.max_by_key(|(_, copy)| end_of(Some(copy)))?;
-        let more = end_of(Some(copy)).since(end_of(Some(mine)));
-        (more > 0).then(|| Objection {
-            what: format!("{best} holds {more} entries more than {target}"),
+        let (best, copy) = comparable.max_by_key(|(_, copy)| position(Some(copy)))?;
+        let (theirs, mine) = (position(Some(copy))?, position(Some(mine)));
+        let what = match mine {
+            Some(mine) if theirs <= mine => return None,
+            Some((epoch, _)) if theirs.0 > epoch => {
+                format!("{best} holds entries of epoch {}, of which {target} holds none", theirs.0.number)
+            }
+            _ => format!(
+                "{best} holds {} entries more than {target}",
+                theirs.1.since(mine.map_or(Seq::ZERO, |(_, seq)| seq))
+            ),
+        };
+        Some(Objection {
+            what,
             next: format!("lose nothing of them: kv shard takeover {} --to {best}", shard.name),
             can_be_forced: true,
         })
@@ -245,7 +257,10 @@ fn grown(
     let mine = survey.copy(target)?;
     let ends = answers.iter().filter_map(|(name, answer)| match (survey.copy(name), answer) {
         (Some(copy), Some(canvass::Answer::Given { end: Some(end) }))
-            if copy.shard_uid == mine.shard_uid && *name != survey.epoch.leader && copy.state == CopyState::Whole =>
+            if copy.shard_uid == mine.shard_uid
+                && *name != survey.epoch.leader
+                && copy.state == CopyState::Whole
+                && epoch_of(copy) >= epoch_of(mine) =>
         {
             Some((*end, name))
         }
@@ -258,6 +273,16 @@ fn grown(
         next: format!("make {best} lead instead"),
         can_be_forced: true,
     })
+}
+
+/// Where a copy stands: of two, the one with the later epoch holds what its leader held, whatever the seq. A copy that was
+/// left behind by a takeover may have gone further, with entries that were lost then.
+fn position(copy: Option<&Inspection>) -> Option<(&Epoch, Seq)> {
+    copy?.cursor.as_ref().map(|cursor| (&cursor.epoch, cursor.seq))
+}
+
+fn epoch_of(copy: &Inspection) -> Option<&Epoch> {
+    position(Some(copy)).map(|(epoch, _)| epoch)
 }
 
 fn end_of(copy: Option<&Inspection>) -> Seq {
@@ -388,6 +413,31 @@ mod tests {
         assert_eq!(with("C", Some(copy(90, CopyState::Whole))).best(), Some(name("B")));
         assert_eq!(with("A", Some(copy(99, CopyState::Whole))).best(), Some(name("C")));
         assert_eq!(with("C", Some(copy(95, CopyState::Partial))).best(), Some(name("B")));
+    }
+
+    /// Bug: seqs of different epochs were compared, and a former leader that had gone on alone was proposed to lead again, in
+    /// place of the copies of its successor.
+    #[test]
+    fn plan_prefers_a_copy_of_the_later_epoch_to_one_that_went_further_in_an_earlier_one() {
+        let mut survey = survey();
+        let mut later = copy(95, CopyState::Whole);
+        later.copy.as_mut().unwrap().cursor.as_mut().unwrap().epoch = epoch(2, "B");
+        survey.nodes.extend([
+            (name("A"), Some(copy(500, CopyState::Whole))),
+            (name("B"), None),
+            (name("C"), Some(later)),
+        ]);
+        survey.epoch = epoch(2, "B");
+        assert_eq!(survey.best(), Some(name("C")));
+        let plan = survey.plan(&shard(), &name("C"));
+        assert_eq!((plan.objections, plan.last_known), (vec![], Seq(100)));
+        let found = objections(&survey, "A");
+        assert_eq!(found, [("C holds entries of epoch 2, of which A holds none".into(), true)]);
+        let given = |end: u64| Some(canvass::Answer::Given { end: Some(Seq(end)) });
+        let stranger = || Some(canvass::Answer::Given { end: None });
+        let answers = [("A", given(500)), ("B", None), ("X", stranger()), ("Y", stranger())];
+        let answers = answers.map(|(node, answer)| (name(node), answer)).into();
+        assert_eq!(count(&survey, &name("C"), &answers), []);
     }
 
     fn counted(answers: &[(&str, Option<canvass::Answer>)]) -> Vec<String> {
