@@ -111,7 +111,7 @@ impl Store {
             FollowState::NotListed(_) => {
                 format!("give {} the sharding.toml that names {me}, and restart it", leader.name)
             }
-            FollowState::OffHistory(_) => format!("throw away what only this copy holds: kv replica reset {me}"),
+            FollowState::OffHistory(halt) => halt.next.clone(),
             FollowState::Stuck(_) => format!("look into the log and the disk of {me}, and restart it"),
             _ => format!("start the leader, or look into its log: {}", serve(leader.address)),
         }
