@@ -13,7 +13,7 @@ use futures_util::{Stream, stream};
 
 use super::Store;
 use super::operate::Refused;
-use super::view::{LostWrite, LostWritesEnd, Listing, SilentNode};
+use super::view::{Listing, LostWrite, LostWritesEnd, SilentNode};
 use crate::config::Node;
 use crate::peer::{Ask, CallError, Class, Kind};
 use crate::replication::pair::Pair;

@@ -91,7 +91,11 @@ fn why(verdict: Verdict, record: Option<Version>, leader: &str) -> String {
         (Verdict::Yes, None) => "it deleted the key, which is gone".into(),
         (Verdict::Superseded, Some(record)) => format!("it lasted; the key was written again since, as {record}"),
         (Verdict::Superseded, None) => "it lasted; the key was deleted since".into(),
-        (Verdict::Lost, _) => format!("it is not in the history of the shard's leader, {leader}, which began without it"),
-        (Verdict::Unknown, _) => "no write of this key with this version is known: it was never made, or never confirmed".into(),
+        (Verdict::Lost, _) => {
+            format!("it is not in the history of the shard's leader, {leader}, which began without it")
+        }
+        (Verdict::Unknown, _) => {
+            "no write of this key with this version is known: it was never made, or never confirmed".into()
+        }
     }
 }

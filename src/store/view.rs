@@ -206,8 +206,27 @@ pub struct CopyStatus {
     pub log_bytes: u64,
     /// At a replica: upper bound of its data's age; none when it cannot be bounded. 0 at a leader.
     pub stale_ms: Option<u64>,
+    /// Its ledger of lost writes; none when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerStatus>,
     /// At a leader: its replicas.
     pub replicas: Vec<ReplicaStatus>,
+}
+
+/// A copy's ledger of lost writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerStatus {
+    /// Its file.
+    pub file: String,
+    /// Writes that it lists.
+    pub writes: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes that it may have.
+    pub bytes_max: u64,
+    /// Why it cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A replica, as its leader sees it.

@@ -303,9 +303,14 @@ impl Pair {
         read.unwrap_or_else(|panic| Err(ledger::Error::Failed { file, what: format!("reading panicked: {panic}") }))
     }
 
-    /// How much this copy's ledger of lost writes lists. Blocks: it looks through one that has changed.
-    pub fn ledger_summary(&self) -> Result<Summary, ledger::Error> {
-        self.files.ledger().summary()
+    /// The file of this copy's ledger of lost writes, and how much it lists: one that has changed is looked through.
+    pub async fn ledger(&self) -> (String, Result<Summary, ledger::Error>) {
+        let ledger = self.files.ledger();
+        let file = ledger.file();
+        let failed =
+            |panic| Err(ledger::Error::Failed { file: file.clone(), what: format!("reading panicked: {panic}") });
+        let summary = tokio::task::spawn_blocking(move || ledger.summary()).await.unwrap_or_else(failed);
+        (file, summary)
     }
 
     /// The shard's uid, once known.

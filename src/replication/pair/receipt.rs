@@ -188,7 +188,8 @@ impl Pair {
         let leads = if self.is_leading() { Some(self.judge_as_leader(&question).await?) } else { None };
         let ledger = self.files.ledger();
         let listed = self.read(move |_| Ok(ledger.lists(&question.key, question.version))).await?;
-        let log = |error: &ledger::Error| tracing::warn!(shard = self.shard.name, detail = %error, "a ledger cannot be read");
+        let log =
+            |error: &ledger::Error| tracing::warn!(shard = self.shard.name, detail = %error, "a ledger cannot be read");
         Ok(Said { leads, is_listed: listed.inspect_err(log).ok() })
     }
 

@@ -248,14 +248,16 @@ mod tests {
     fn snapshot_that_lacks_what_the_copy_holds_does_not_replace_it() {
         let (uid, other) = (ShardUid(5), ShardUid(6));
         let held = history(1, 7);
-        let may = |mine: Option<ShardUid>, offered: (ShardUid, &History)| may_replace((mine, &held), offered, None).is_ok();
+        let may =
+            |mine: Option<ShardUid>, offered: (ShardUid, &History)| may_replace((mine, &held), offered, None).is_ok();
         assert!(may(Some(uid), (uid, &history(1, 7))) && may(Some(uid), (uid, &history(1, 90))));
         assert!(!may(Some(uid), (uid, &history(1, 6))), "it ends before");
         assert!(!may(Some(uid), (uid, &history(2, 90))), "another life wrote it");
         assert!(!may(Some(uid), (other, &history(1, 90))) && !may(None, (uid, &history(1, 90))), "other data");
         let empty = History::default();
         assert_eq!(may_replace((Some(other), &empty), (uid, &history(1, 7)), None), Ok(()), "nothing is lost");
-        let listed = |from, uid, offered: &History| may_replace((Some(ShardUid(5)), &held), (uid, offered), Some(Seq(from)));
+        let listed =
+            |from, uid, offered: &History| may_replace((Some(ShardUid(5)), &held), (uid, offered), Some(Seq(from)));
         assert_eq!(listed(6, uid, &history(1, 6)), Ok(()), "what it lacks is in the ledger");
         assert!(listed(6, uid, &history(1, 5)).is_err(), "one write that it lacks is not");
         assert!(listed(6, other, &history(1, 6)).is_err(), "other data");

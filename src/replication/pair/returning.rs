@@ -70,8 +70,7 @@ impl Pair {
         let mine = self.writer.published().history();
         let log_start = self.read(|engine| engine.log_extent()).await.map_err(unreadable)?.start;
         let is_settled = self.settles_at.lock().is_none();
-        let parted =
-            Parted { mine: (self.uid(), &mine), theirs: (theirs.uid, &theirs.history), log_start, is_settled };
+        let parted = Parted { mine: (self.uid(), &mine), theirs: (theirs.uid, &theirs.history), log_start, is_settled };
         match decide(parted, self.me.name.as_str()) {
             Course::Follow => Ok(()),
             Course::Stay(halt) => Err(FollowState::OffHistory(halt)),
@@ -210,7 +209,11 @@ impl Pair {
         match answer.and_then(|bytes| Ok(RecordsAnswer::decode(bytes)?)).map_err(|error| broke_off(&error))? {
             RecordsAnswer::Records { epoch: led, records, at } if led == *epoch => {
                 let damaged = |what| FollowState::Away(format!("the leader sent a record that cannot be read: {what}"));
-                records.iter().flatten().try_for_each(|record| Record::decode(record.clone()).map(drop)).map_err(damaged)?;
+                records
+                    .iter()
+                    .flatten()
+                    .try_for_each(|record| Record::decode(record.clone()).map(drop))
+                    .map_err(damaged)?;
                 Ok((records, at))
             }
             RecordsAnswer::Records { .. } => Err(FollowState::Away("the shard's leader has changed".into())),

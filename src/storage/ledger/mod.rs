@@ -173,7 +173,8 @@ impl Ledger {
     pub fn open(&self, mine: impl Fn(&Entry) -> bool) -> Result<Session<'_>, Error> {
         let (directory, name) = self.place().map_err(|error| self.failed(error))?;
         let (file, header) = self.open_file(&*directory, &name)?;
-        let mut session = Session { ledger: self, file, id: header.id, end: HEADER_BYTES, writes: 0, listed: HashSet::new() };
+        let mut session =
+            Session { ledger: self, file, id: header.id, end: HEADER_BYTES, writes: 0, listed: HashSet::new() };
         session.look_through(mine)?;
         *self.known.lock() = Known { durable: Some(session.end), counted: None };
         Ok(session)
@@ -370,8 +371,12 @@ impl Session<'_> {
             (self.end, self.writes) = (next, self.writes + u64::from(head.writes));
         }
         if self.end < size {
-            tracing::warn!(file = ledger.file(), at = self.end, bytes = size - self.end,
-                "cut what a crash left half written at the end of the ledger of lost writes");
+            tracing::warn!(
+                file = ledger.file(),
+                at = self.end,
+                bytes = size - self.end,
+                "cut what a crash left half written at the end of the ledger of lost writes"
+            );
         }
         Ok(())
     }

@@ -148,7 +148,8 @@ impl Inner {
         let row = LogRow { is_sealed: false, ..row };
         self.file.set_log(&row)?;
         commits.row = Some(row);
-        let front = Arc::new(Front { log, after, place: Arc::clone(&self.place), is_forgotten: AtomicBool::new(false) });
+        let front =
+            Arc::new(Front { log, after, place: Arc::clone(&self.place), is_forgotten: AtomicBool::new(false) });
         self.front.store(Some(Arc::clone(&front)));
         Ok(front)
     }

@@ -55,7 +55,8 @@ impl Inner {
         let mut commits = self.commits.lock();
         let state = self.state.write();
         let layers = self.layers.load_full();
-        if self.front.load().is_none() || (layers.file.position.applied == state.applied && commits.cursors.is_empty()) {
+        if self.front.load().is_none() || (layers.file.position.applied == state.applied && commits.cursors.is_empty())
+        {
             return None;
         }
         let overlay = Arc::clone(&layers.active);
