@@ -36,6 +36,7 @@ mod prefix;
 mod queue_bound;
 mod reset;
 mod restart;
+mod returning;
 mod size;
 mod snapshots;
 mod status;

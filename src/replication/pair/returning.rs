@@ -241,9 +241,11 @@ impl Pair {
         let rewind = Rewind { to, replace, settles_at };
         self.writer.rewind(rewind).await.map_err(|refusal| stuck(&refusal))?;
         warn!(shard = self.shard.name, end = end.0, to = to.0, keys, "took back what the shard's leader never had");
-        match self.settles_at.lock().is_some() {
-            true => drop(self.look_whether_settled()),
-            false => self.follower.lock().settled(), // the leader holds nothing at all
+        let settles = self.settles_at.lock().is_some(); // not in the condition, which would hold the lock
+        if settles {
+            self.look_whether_settled();
+        } else {
+            self.follower.lock().settled(); // the leader holds nothing at all
         }
         Ok(())
     }
