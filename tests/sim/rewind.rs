@@ -154,7 +154,7 @@ fn back() -> Return {
 fn rewind() -> Batch {
     let record = |seq: u64| {
         let version = Version::Log { epoch: 1, seq: Seq(seq), incarnation: Incarnation(1) };
-        (seq % 3 > 0).then(|| Record { version, content: Content::of(format!("theirs {seq}")) }.encode())
+        (!seq.is_multiple_of(3)).then(|| Record { version, content: Content::of(format!("theirs {seq}")) }.encode())
     };
     let keys = (COMMON + 1..=COMMON + LOST).map(key_of).collect::<std::collections::BTreeSet<_>>();
     let replace = keys.into_iter().zip(1..).map(|(key, seq)| (Space::Data, key, record(seq))).collect();

@@ -269,7 +269,7 @@ impl Ledger {
         entries.map_err(|fault| self.damaged(fault.0))
     }
 
-    fn open_to_read(&self) -> Result<Option<(Box<dyn SegmentFile>, u64)>, Error> {
+    fn open_to_read(&self) -> Result<Option<ToRead>, Error> {
         let opened = self.place().and_then(|(directory, name)| directory.open(&name));
         match opened.and_then(|file| Ok((file.size()?, file))) {
             Ok((size, file)) => Ok(Some((file, size))),
@@ -322,6 +322,9 @@ impl Ledger {
         Ok(None)
     }
 }
+
+/// The file, and how many bytes it has.
+type ToRead = (Box<dyn SegmentFile>, u64);
 
 /// What stands at a place of a ledger.
 struct Looked {

@@ -11,6 +11,9 @@ use crate::types::{
     Version,
 };
 
+/// A key, and the seq of its record; none: there is none.
+type Replaced = (u8, Option<u64>);
+
 /// What a batch shall be, in terms of where the copy stands when it comes.
 #[derive(Debug, Clone)]
 struct Wish {
@@ -28,7 +31,7 @@ struct Wish {
     uids: Option<u64>,
     incoming: Option<bool>,
     /// Instead of all the above but the facts: back to so many tenths of what is applied, with these records.
-    rewind: Option<(u64, Vec<(u8, Option<u64>)>)>,
+    rewind: Option<(u64, Vec<Replaced>)>,
 }
 
 fn wish() -> impl Strategy<Value = Wish> {
@@ -64,10 +67,10 @@ fn wish() -> impl Strategy<Value = Wish> {
 }
 
 /// The batch of a wish to rewind. What comes behind it is written by another leader.
-fn rewinding(tenths: u64, records: Vec<(u8, Option<u64>)>, scribe: &mut Scribe, applied: Seq) -> Batch {
+fn rewinding(tenths: u64, records: Vec<Replaced>, scribe: &mut Scribe, applied: Seq) -> Batch {
     let to = Seq(applied.0 * tenths / 10);
     (scribe.end, scribe.incarnation) = (to, Incarnation(scribe.incarnation.0 + 1));
-    let record = |(name, seq): (u8, Option<u64>)| {
+    let record = |(name, seq): Replaced| {
         let record = |seq| Record {
             version: Version::Log { epoch: 1, seq: Seq(seq), incarnation: Incarnation(9) },
             content: Content::of(format!("theirs {seq}")),
