@@ -16,6 +16,7 @@
 mod item;
 mod mandate;
 mod queue;
+mod replace;
 
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ pub use item::{Facts, Item, Mode, Refusal, Upkeep, UpkeepSource, Written};
 pub use mandate::{Leave, Mandate, STALE_AFTER};
 pub use queue::{Handle, spawn};
 
-use super::{Batch, Engine, Error, LogEntry, Rewind, State};
+use super::{Batch, Engine, Error, LogEntry, State};
 use crate::clock::Clock;
 use crate::metrics::{self, Committed, Metrics};
 use crate::types::{Change, Entry, Epoch, History, Incarnation, Key, Mutation, Seq, ShardIndex, Space, UnixMs};
@@ -443,31 +444,6 @@ impl Writer {
             error!(detail = %failure, "the store failed: this copy takes nothing more until the process restarts");
         }
         self.mode = Mode::Closed(format!("the store has failed, restart the node: {failure}"));
-    }
-
-    /// Takes back the end of the log. The end that is shown goes back, too: whoever waits for one that is not there any more
-    /// goes on waiting.
-    fn rewind(&mut self, rewind: Rewind) -> Result<(), Refusal> {
-        if self.mode != Mode::Following {
-            return Err(Refusal::Closed("only a replica takes back what it holds".into()));
-        }
-        let history = self.history.cut(rewind.to);
-        let batch = Batch { rewind: Some(rewind), ..Batch::default() };
-        self.measured_commit(&batch).inspect_err(|failure| self.fail(failure)).map_err(Refusal::Unknown)?;
-        self.history = history;
-        *self.published.history.lock() = self.history.clone();
-        self.published.end.send_replace(self.history.end());
-        Ok(())
-    }
-
-    fn swap(&mut self, engine: Arc<dyn Engine>) -> Result<(), Refusal> {
-        let state = engine.state().map_err(Refusal::Failed)?;
-        self.history = state.history;
-        self.engine = Arc::clone(&engine);
-        *self.published.history.lock() = self.history.clone();
-        self.published.engine.store(Arc::new(engine));
-        self.published.end.send_replace(self.history.end());
-        Ok(())
     }
 }
 

@@ -1,3 +1,5 @@
+//! What a ledger promises: nothing is lost, listed twice, or passed over in silence, through crashes and damage.
+
 use super::memory::Memory;
 use super::*;
 use crate::types::{Change, Content, Epoch, Incarnation, Mutation, NodeName, Space, UnixMs};
