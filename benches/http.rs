@@ -38,7 +38,7 @@ async fn connect() -> TcpStream {
         settings: Arc::default(),
         me,
         engine: Arc::new(MemoryEngine::new()),
-        files: Arc::new(MemoryFiles),
+        files: Arc::new(MemoryFiles::default()),
         clock: Clock::real(),
         random: Random::system(),
         connector: Box::new(Tcp),

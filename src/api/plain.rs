@@ -112,7 +112,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         loop {
             let heard = match self.look(seen) {
                 Found::Request(body) => {
-                    let Some(entry) = routes::find(self.head.parts.uri.path()) else { return self.leave().await };
+                    let found = routes::find(self.head.parts.uri.path()).filter(|entry| !entry.may_stream());
+                    let Some(entry) = found else { return self.leave().await };
                     let end = body.end;
                     let bytes = self.unread.get(body).map(Bytes::copy_from_slice).unwrap_or_default();
                     self.unread.advance(end);

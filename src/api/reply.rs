@@ -1,4 +1,4 @@
-//! An answer as handlers make it: a status, the lines of its head, and its body, whole.
+//! An answer as handlers make it: a status, the lines of its head, and its body, whole but for the rarest.
 //!
 //! Lines are kept as the text that goes out. Most of them are the same in every answer, and text that is there already is
 //! the cheapest to write; hyper, which serves what is rare, gets them taken apart again (`super::wire`).
@@ -15,12 +15,14 @@ pub(super) struct Reply {
     status: StatusCode,
     lines: Lines,
     body: Bytes,
+    /// What comes in place of the body, of a length that nobody knows yet: hyper alone writes it ([`super::routes`]).
+    stream: Option<axum::body::Body>,
 }
 
 impl Reply {
     /// An answer without lines or body.
     pub(super) fn new(status: StatusCode) -> Reply {
-        Reply { status, lines: Lines::default(), body: Bytes::new() }
+        Reply { status, lines: Lines::default(), body: Bytes::new(), stream: None }
     }
 
     /// Puts lines in place of those that it has.
@@ -37,6 +39,11 @@ impl Reply {
     /// Gives it a body.
     pub(super) fn body(self, body: impl Into<Bytes>) -> Reply {
         Reply { body: body.into(), ..self }
+    }
+
+    /// Gives it a body that is made while it is sent.
+    pub(super) fn stream(self, stream: axum::body::Body) -> Reply {
+        Reply { stream: Some(stream), ..self }
     }
 
     /// Its status.
@@ -57,7 +64,13 @@ impl Reply {
 
     /// Its body alone.
     pub(super) fn into_body(self) -> Bytes {
+        debug_assert!(self.stream.is_none(), "only hyper writes a stream");
         self.body
+    }
+
+    /// Its body alone, whole or a stream.
+    pub(super) fn into_any_body(self) -> axum::body::Body {
+        self.stream.unwrap_or_else(|| axum::body::Body::from(self.body))
     }
 }
 

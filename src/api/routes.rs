@@ -58,6 +58,7 @@ enum Handler {
     KvDelete,
     Cluster,
     Explain,
+    Receipt,
     Live,
     Ready,
     Status,
@@ -103,7 +104,7 @@ const ROUTES: &[Route] = &[
     Route { path: Is("/v1/batch"), methods: &[(Method::POST, Writes(NotBuilt))] },
     Route { path: Is("/v1/watch"), methods: &[(Method::GET, Reads(NotBuilt))] },
     Route { path: Is("/v1/explain"), methods: &[(Method::GET, Reads(Handler::Explain))] },
-    Route { path: Is("/v1/receipt"), methods: &[(Method::GET, Reads(NotBuilt))] },
+    Route { path: Is("/v1/receipt"), methods: &[(Method::GET, Reads(Handler::Receipt))] },
     Route { path: Is("/v1/cluster"), methods: &[(Method::GET, Reads(Handler::Cluster))] },
     Route { path: Is("/livez"), methods: &[(Method::GET, Reads(Handler::Live))] },
     Route { path: Is("/readyz"), methods: &[(Method::GET, Reads(Handler::Ready))] },
@@ -181,6 +182,13 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 #[derive(Clone, Copy)]
 pub(super) struct Entry(usize, &'static Route);
 
+impl Entry {
+    /// Its answer may be a stream, which hyper alone writes.
+    pub(super) fn may_stream(self) -> bool {
+        matches!(self.1.path, Under(shards::UNDER))
+    }
+}
+
 /// The first route of the table that matches a path.
 pub(super) fn find(path: &str) -> Option<Entry> {
     ROUTES.iter().enumerate().find(|(_, route)| route.matches(path)).map(|(place, route)| Entry(place, route))
@@ -239,6 +247,7 @@ async fn answer(asked: &Asked<'_>, route: Option<&Route>, upload: &mut Upload<'_
         Handler::KvDelete => kv::delete(asked).await,
         Handler::Cluster => admin::cluster(asked),
         Handler::Explain => admin::explain(asked).await,
+        Handler::Receipt => admin::receipt(asked).await,
         Handler::Live => health::live(asked),
         Handler::Ready => health::ready(asked),
         Handler::Status => admin::status(asked).await,

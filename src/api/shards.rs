@@ -1,10 +1,17 @@
-//! What an operator asks about who leads a shard (`kv shard takeover`, `kv shard switchover`).
+//! What an operator asks about who leads a shard (`kv shard takeover`, `kv shard switchover`), and what that has cost.
 //!
 //! ```text
 //! GET  /admin/v1/shards/{shard}/takeover?to=NODE              what it would come to; any node answers
 //! POST /admin/v1/shards/{shard}/takeover?to=NODE&force=true   by NODE itself; another says whom to ask
 //! POST /admin/v1/shards/{shard}/switchover?to=NODE&timeout=   by the leader; another says whom to ask
+//! GET  /admin/v1/shards/{shard}/lost-writes                   NDJSON, from every copy's ledger; any node answers
 //! ```
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use futures_util::StreamExt;
 
 use super::answer;
 use super::asked::Asked;
@@ -18,19 +25,37 @@ use crate::store::Applied;
 /// The path under which shards stand.
 pub(super) const UNDER: &str = "/admin/v1/shards/";
 
+/// One JSON document per line.
+const NDJSON: &str = "application/x-ndjson";
+
+const LOST_WRITES: Accepts = Accepts { own: &[], controls: &[], not_built: &[] };
 const PLAN: Accepts = Accepts { own: &["to"], controls: controls::TIME, not_built: &[] };
 const TAKEOVER: Accepts = Accepts { own: &["to", "force"], controls: controls::TIME, not_built: &[] };
 const SWITCHOVER: Accepts = Accepts { own: &["to"], controls: controls::TIME, not_built: &[] };
 
-/// GET: `takeover`, the plan.
+/// GET: `takeover`, the plan; `lost-writes`.
 pub(super) async fn read(asked: &Asked<'_>) -> Result<Reply, Problem> {
     let (shard, deed) = place(asked)?;
-    if deed != "takeover" {
-        return Err(unknown(asked));
+    match deed.as_str() {
+        "takeover" => plan(asked, &shard).await,
+        "lost-writes" => lost_writes(asked, &shard),
+        _ => Err(unknown(asked)),
     }
+}
+
+/// A line of JSON for each lost write, as long as it takes: the ledgers are read while the answer is sent.
+fn lost_writes(asked: &Asked<'_>, shard: &str) -> Result<Reply, Problem> {
+    asked.query(&LOST_WRITES)?;
+    controls::refuse_unknown(asked.headers(), LOST_WRITES.controls)?;
+    let lines = asked.api.store.lost_writes(shard).map_err(problem)?;
+    let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
+    Ok(Reply::new(StatusCode::OK).line("cache-control", "no-store").line("content-type", NDJSON).stream(body))
+}
+
+async fn plan(asked: &Asked<'_>, shard: &str) -> Result<Reply, Problem> {
     let params = asked.query(&PLAN)?;
     let deadline = asked.controls(&params, &PLAN)?.deadline;
-    let plan = asked.in_time(deadline, asked.store().takeover_plan(&shard, params.text("to")?)).await?;
+    let plan = asked.in_time(deadline, asked.store().takeover_plan(shard, params.text("to")?)).await?;
     Ok(answer::json(&plan.map_err(problem)?))
 }
 

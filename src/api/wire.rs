@@ -71,6 +71,6 @@ pub(super) fn for_hyper(reply: Reply) -> Response {
         }
     }
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    *response.body_mut() = Body::from(reply.into_body());
+    *response.body_mut() = reply.into_any_body();
     response
 }

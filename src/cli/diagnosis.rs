@@ -75,7 +75,11 @@ fn said(report: &Report, silent: &[Problem]) -> Vec<Problem> {
     let (outvoted, halted) = (outvoted(report), halted(report));
     let is_silent = |node: &Option<String>| node.is_some() && silent.iter().any(|problem| problem.about == *node);
     // A leader's word about a replica counts where the replica itself has nothing to say: it knows better.
-    let speaks = |name: &str| statuses(report).any(|(node, status)| node.name == name && !status.problems.is_empty());
+    let speaks = |name: &str| {
+        statuses(report).any(|(node, status)| {
+            node.name == name && status.problems.iter().any(|problem| problem.code != "lost-writes")
+        })
+    };
     let mut problems = Vec::new();
     for (node, status) in statuses(report) {
         for problem in &status.problems {

@@ -122,6 +122,16 @@ pub(crate) async fn ask_one(client: &Client, base: &str, ask: &Ask) -> Result<Re
     }
 }
 
+/// Asks one server for something that may be long; the answer's body is left to the caller.
+pub(crate) async fn stream(client: &Client, base: &str, path: &str) -> Result<reqwest::Response, Failure> {
+    let response = client.get(format!("{base}{path}")).send().await.map_err(|error| broken(false, &error, base))?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    Err(refused(false, status.as_u16(), &read_body(response).await.unwrap_or_default(), base))
+}
+
 async fn read_body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| chain(&error))? {

@@ -18,6 +18,7 @@ mod get;
 mod http;
 mod keys;
 mod log;
+mod lost_writes;
 mod replica;
 mod report;
 mod serve;

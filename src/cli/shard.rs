@@ -16,6 +16,7 @@ use super::exit::{Done, Exit, Failure, printable};
 use super::explain::percent_encoded;
 use super::http::{self, Ask};
 use super::keys::{Asking, Output, json};
+use super::lost_writes::LostWrites;
 use super::status::{NODE_TIMEOUT, ask_map, fetch};
 use super::switchover::Switchover;
 use super::table;
@@ -43,6 +44,7 @@ pub(crate) struct Shard {
 #[derive(Debug, clap::Subcommand)]
 enum Deed {
     Checksum(Checksum),
+    LostWrites(LostWrites),
     Switchover(Switchover),
     Takeover(Takeover),
 }
@@ -64,6 +66,7 @@ impl Shard {
     pub(crate) fn run(&self, directory: &Path) -> Result<Done, Failure> {
         match &self.deed {
             Deed::Checksum(checksum) => checksum.run(directory),
+            Deed::LostWrites(lost) => lost.run(directory),
             Deed::Switchover(switchover) => switchover.run(directory),
             Deed::Takeover(takeover) => takeover.run(directory),
         }

@@ -60,7 +60,7 @@ macro_rules! duration {
 }
 
 /// Every numeric setting.
-pub(super) static SETTINGS: [Setting; 12] = [
+pub(super) static SETTINGS: [Setting; 13] = [
     number!("limits", "key_bytes_max", 1..=KEY_BYTES_CEILING as u64, key_bytes_max),
     number!("limits", "value_bytes_max", 1..=VALUE_BYTES_CEILING, value_bytes_max),
     number!("limits", "header_bytes_max", 8 * KIB..=MIB, header_bytes_max), // hyper reads no less than 8 KiB at once
@@ -69,6 +69,7 @@ pub(super) static SETTINGS: [Setting; 12] = [
     number!("limits", "body_bytes_in_flight_max", MIB..=TIB, body_bytes_in_flight_max),
     number!("storage", "cache_bytes", MIB..=TIB, cache_bytes),
     number!("storage", "min_free_bytes", MIB..=TIB, min_free_bytes),
+    number!("storage", "ledger_bytes_max", 64 * KIB..=TIB, ledger_bytes_max),
     number!("replication", "log_retain_bytes", 0..=TIB, log_retain_bytes),
     number!("replication", "queue_bytes_max", 64 * KIB..=64 * TIB, queue_bytes_max),
     number!("replication", "queue_entries_max", 100..=1_000_000_000_000, queue_entries_max),

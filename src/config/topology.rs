@@ -118,6 +118,8 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// `storage.min_free_bytes`: below so much free disk, writes are refused with `507`.
     pub min_free_bytes: u64,
+    /// `storage.ledger_bytes_max`: the ledger of lost writes; at it a copy that would list more stays off history.
+    pub ledger_bytes_max: u64,
     /// `replication.log_retain_bytes`: log kept behind the least cursor.
     pub log_retain_bytes: u64,
     /// `replication.queue_bytes_max`: log kept for replicas that are behind; beyond it the furthest is given up on.
@@ -141,6 +143,7 @@ impl Default for Settings {
             body_bytes_in_flight_max: 256 << 20,
             cache_bytes: 64 << 20,
             min_free_bytes: 64 << 20,
+            ledger_bytes_max: 256 << 20,
             log_retain_bytes: 64 << 20,
             queue_bytes_max: 1 << 30,
             queue_entries_max: 10_000_000,

@@ -75,6 +75,12 @@ pub struct CopySeen {
     pub queue_bytes_max: u64,
     /// Entries that no replica has; at a leader that has replicas.
     pub at_risk_entries: Option<u64>,
+    /// Writes that its ledger lists: lost, when it came back to its leader's history.
+    pub lost_writes: u64,
+    /// Bytes of the ledger.
+    pub ledger_bytes: u64,
+    /// Bytes that it may have.
+    pub ledger_bytes_max: u64,
     /// Upper bound of the copy's age, in milliseconds; none when it cannot be bounded.
     pub stale_ms: Option<u64>,
     /// Records received of a snapshot that is under way.
@@ -202,6 +208,18 @@ const COPY: &[Shown<CopySeen>] = &[
     ("ostraca_at_risk_entries", None, "Entries on the leader's disk only", |copy| {
         copy.at_risk_entries.map(|entries| entries as f64)
     }),
+    ("ostraca_lost_writes", None, "Writes that the copy's ledger lists: its leader never had them", |copy| {
+        number(copy.lost_writes)
+    }),
+    ("ostraca_ledger", Some(Unit::Bytes), "Bytes of the copy's ledger of lost writes", |copy| {
+        number(copy.ledger_bytes)
+    }),
+    (
+        "ostraca_ledger_max",
+        Some(Unit::Bytes),
+        "Bytes that the ledger may have; at them the copy stays off-history",
+        |copy| number(copy.ledger_bytes_max),
+    ),
     ("ostraca_staleness", Some(Unit::Seconds), "How old the copy is at most; absent while that is unknown", |copy| {
         seconds(copy.stale_ms)
     }),

@@ -68,10 +68,18 @@ pub enum Kind {
     Promise,
     /// Hands a shard over to the node that is asked (`replication::pair::grant`).
     Grant,
+    /// Asks a leader for its history (`replication::pair::witness`).
+    History,
+    /// Asks a leader for its records of some keys.
+    Records,
+    /// Asks a node for a part of its ledger of lost writes (`store::lost`).
+    LostWrites,
+    /// Asks a node what it knows of one write (`replication::pair::receipt`).
+    Receipt,
 }
 
 impl Kind {
-    const ALL: [(u16, Kind); 9] = [
+    const ALL: [(u16, Kind); 13] = [
         (1, Kind::Forward),
         (2, Kind::Inspect),
         (3, Kind::Facts),
@@ -81,6 +89,10 @@ impl Kind {
         (7, Kind::SnapshotLog),
         (8, Kind::Promise),
         (9, Kind::Grant),
+        (20, Kind::History),
+        (21, Kind::Records),
+        (22, Kind::LostWrites),
+        (23, Kind::Receipt),
     ];
 
     /// The names of all kinds, in the metrics.
@@ -107,6 +119,10 @@ impl Kind {
             Kind::SnapshotLog => "snapshot-log",
             Kind::Promise => "promise",
             Kind::Grant => "grant",
+            Kind::History => "history",
+            Kind::Records => "records",
+            Kind::LostWrites => "lost-writes",
+            Kind::Receipt => "receipt",
         }
     }
 

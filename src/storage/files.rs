@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::ledger::Ledger;
 use super::logged::Logged;
 use super::open::{self, OpenError, Options};
 use super::{Engine, Error, Files, Identity};
@@ -20,6 +21,7 @@ pub struct DiskFiles {
     identity: Identity,
     options: Options,
     random: Random,
+    ledger: Arc<Ledger>,
     replaced: Mutex<Replaced>,
 }
 
@@ -34,7 +36,8 @@ impl DiskFiles {
     /// The files of the copy whose own file is at `path`.
     #[must_use]
     pub fn new(path: &Path, identity: Identity, options: Options, random: Random) -> DiskFiles {
-        DiskFiles { path: path.to_owned(), identity, options, random, replaced: Mutex::default() }
+        let ledger = Arc::new(Ledger::beside(path, identity.shard, random.clone()));
+        DiskFiles { path: path.to_owned(), identity, options, random, ledger, replaced: Mutex::default() }
     }
 
     /// Opens the copy's own file, or creates it.
@@ -72,5 +75,9 @@ impl Files for DiskFiles {
             }
             Ok(()) | Err(_) => {}
         }
+    }
+
+    fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
     }
 }

@@ -71,6 +71,8 @@ pub(super) enum MetaRow {
     Position,
     /// Whether a snapshot is being received, a byte.
     Incoming,
+    /// Where a copy that was rewound is whole again: a cursor; absent in a file that never was.
+    SettlesAt,
     /// [`LogRow`]; absent in a file without a log beside it.
     Log,
     /// Logs that are no longer of any use since this file stands where it does: their ids, eight bytes each.
@@ -92,6 +94,7 @@ impl MetaRow {
             MetaRow::Role => "role",
             MetaRow::Position => "position",
             MetaRow::Incoming => "incoming",
+            MetaRow::SettlesAt => "settles_at",
             MetaRow::Log => "log",
             MetaRow::LogReplaces => "log_replaces",
         }
@@ -214,6 +217,22 @@ pub(super) fn write_meta(txn: &WriteTransaction, batch: &Batch, position: Positi
     if let Some(incoming) = batch.incoming {
         set(MetaRow::Incoming, &[u8::from(incoming)])?;
     }
+    if let Some(rewind) = &batch.rewind {
+        set(MetaRow::SettlesAt, &encode_cursor(rewind.settles_at.as_ref()))?;
+    }
+    Ok(())
+}
+
+/// The log beside the file, if there is one, is of no use any more.
+pub(super) fn forget_log(txn: &WriteTransaction) -> Result<(), Error> {
+    let mut meta = txn.open_table(META).map_err(fault)?;
+    let Some(row) = meta.remove(MetaRow::Log.name()).map_err(fault)?.map(|row| row.value().to_vec()) else {
+        return Ok(());
+    };
+    let id = row.get(..8).ok_or_else(|| damaged("meta row `log`", Malformed("cut short")))?;
+    let mut replaced = meta.get(MetaRow::LogReplaces.name()).map_err(fault)?.map(|row| row.value().to_vec());
+    replaced.get_or_insert_default().extend_from_slice(id);
+    meta.insert(MetaRow::LogReplaces.name(), &replaced.unwrap_or_default()[..]).map_err(fault)?;
     Ok(())
 }
 
@@ -318,6 +337,7 @@ pub(super) fn read_state(txn: &ReadTransaction, unclean: bool) -> Result<State, 
         log_bytes: position.log_bytes,
         cursors: read_cursors(txn)?,
         incoming: meta.must(MetaRow::Incoming, Reader::bool)?,
+        settles_at: meta.row(MetaRow::SettlesAt, |reader| reader.option(Cursor::decode))?.flatten(),
         unclean,
     })
 }

@@ -16,9 +16,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use super::ledger::Ledger;
 use super::plan::{Plan, Position};
 use super::{ApplyRule, Batch, Chunk, Engine, Entries, Error, Files, LogExtent, State, Stats};
-use crate::types::{Change, Entry, Key, Malformed, Record, Seq, Space};
+use crate::types::{Change, Entry, Key, Malformed, Record, Seq, ShardIndex, Space};
 
 /// Longest wait at a gate; a test that forgets to open one fails with a message instead of hanging.
 const GATE_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -284,8 +285,15 @@ impl Contents {
         for (space, key, record) in &batch.install {
             self.data.insert((*space, key.clone()), record.clone());
         }
-        if batch.adopt.is_some() {
+        if batch.adopt.is_some() || batch.rewind.is_some() {
             self.log.clear();
+        }
+        for (space, key, record) in batch.rewind.iter().flat_map(|rewind| &rewind.replace) {
+            let place = (*space, key.clone());
+            match record {
+                Some(record) => drop(self.data.insert(place, record.clone())),
+                None => drop(self.data.remove(&place)),
+            }
         }
         self.log.extend(batch.append.iter().map(|appended| (appended.entry.seq, appended.bytes.clone())));
         for entry in &entries {
@@ -373,8 +381,14 @@ fn damaged(place: &str, Malformed(what): Malformed) -> Error {
     Error::Corrupt(format!("{place}: {what}"))
 }
 /// The files of a copy that lives in memory.
-#[derive(Debug, Clone, Copy)]
-pub struct MemoryFiles;
+#[derive(Debug, Clone)]
+pub struct MemoryFiles(Arc<Ledger>);
+
+impl Default for MemoryFiles {
+    fn default() -> MemoryFiles {
+        MemoryFiles(Arc::new(Ledger::in_memory(ShardIndex(0))))
+    }
+}
 
 impl Files for MemoryFiles {
     fn create_incoming(&self) -> Result<Arc<dyn Engine>, Error> {
@@ -388,4 +402,8 @@ impl Files for MemoryFiles {
     }
 
     fn discard_incoming(&self) {} // gone with whoever received it
+
+    fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.0)
+    }
 }

@@ -23,6 +23,7 @@ mod transaction;
 mod view;
 
 pub mod checksum;
+pub mod ledger;
 pub mod compact;
 pub mod logged;
 pub mod memory;
@@ -120,6 +121,9 @@ pub struct State {
     pub cursors: Vec<(NodeName, Option<Cursor>)>,
     /// A snapshot is being received into this file; it serves nothing yet (rule 14).
     pub incoming: bool,
+    /// The copy was rewound, and some of its records are as they were at this entry of its leader: before it holds that
+    /// entry, it is no prefix of anything and serves nothing ([`Rewind`]). Stays when it does; none in a file that never was.
+    pub settles_at: Option<Cursor>,
     /// The file was not closed properly last time.
     pub unclean: bool,
 }
@@ -156,6 +160,18 @@ pub enum ApplyRule {
     IfNewer,
 }
 
+/// Takes back what a copy holds beyond what it has in common with its leader (rule 21). Afterwards its log is empty and
+/// goes on behind `to`: what came before is in the data alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewind {
+    /// The last entry that both have; not above what is applied.
+    pub to: Seq,
+    /// Every key that a later entry touched, as the leader holds it: the encoded record; none: the key is gone.
+    pub replace: Vec<(Space, Key, Option<Bytes>)>,
+    /// The leader's last entry when the last of those was read.
+    pub settles_at: Option<Cursor>,
+}
+
 /// What changes together. Every field may be empty; an empty batch commits nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
@@ -173,6 +189,8 @@ pub struct Batch {
     /// The history and end at which a snapshot's log begins; sets `applied` and `log_start` to that end, and empties the
     /// log. Done before `append`.
     pub adopt: Option<History>,
+    /// Takes back the end of the log. Stands alone in its batch, but for facts.
+    pub rewind: Option<Rewind>,
     /// Cursors that replicas acknowledged.
     pub cursors: Vec<(NodeName, Option<Cursor>)>,
     /// What leaves the log, after all else.
@@ -311,4 +329,7 @@ pub trait Files: Send + Sync + std::fmt::Debug + 'static {
 
     /// Removes an incoming file that will not be completed, if there is one: its space may be wanted.
     fn discard_incoming(&self);
+
+    /// Where the copy's lost writes are kept: beside its own file, and untouched by what becomes of that (rule 21).
+    fn ledger(&self) -> std::sync::Arc<ledger::Ledger>;
 }

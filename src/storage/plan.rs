@@ -39,12 +39,17 @@ pub(super) struct Plan {
 impl Plan {
     /// Checks the order of the log. Panics when the batch breaks it: then the caller is wrong, and nothing was touched.
     pub(super) fn new(state: &State, batch: &Batch) -> Plan {
-        let (mut tail, mut position) = match &batch.adopt {
-            Some(adopted) => {
-                let end = adopted.end();
-                (tail_of(adopted), Position { end, applied: end, log_start: end, log_bytes: 0 })
+        let begins_at = |end: Seq| Position { end, applied: end, log_start: end, log_bytes: 0 };
+        let (mut tail, mut position) = match (&batch.adopt, &batch.rewind) {
+            (Some(adopted), None) => (tail_of(adopted), begins_at(adopted.end())),
+            (None, Some(rewind)) => {
+                let (to, applied) = (rewind.to, state.applied);
+                assert!(to <= applied, "a copy that has applied {applied} is rewound to {to}");
+                assert!(batch.append.is_empty() && batch.install.is_empty(), "a rewind stands alone in its batch");
+                (tail_of(&state.history.cut(to)), begins_at(to))
             }
-            None => (tail_of(&state.history), state.position()),
+            (Some(_), Some(_)) => panic!("a batch that adopts a history and rewinds its own"),
+            (None, None) => (tail_of(&state.history), state.position()),
         };
         let apply_after = position.applied;
         let mut rows = Vec::new();
@@ -114,6 +119,7 @@ impl State {
             log_bytes: 0,
             cursors: Vec::new(),
             incoming: false,
+            settles_at: None,
             unclean: false,
         }
     }
@@ -128,6 +134,10 @@ impl State {
     pub(super) fn roll(&mut self, batch: &Batch, position: Position) {
         if let Some(adopted) = &batch.adopt {
             self.history = adopted.clone();
+        }
+        if let Some(rewind) = &batch.rewind {
+            self.history = self.history.cut(rewind.to);
+            self.settles_at.clone_from(&rewind.settles_at);
         }
         for LogEntry { entry, .. } in &batch.append {
             self.history.extend(&entry.epoch, entry.incarnation, entry.seq);

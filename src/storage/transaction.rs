@@ -10,7 +10,7 @@ use super::layout::{
     self, DATA, HISTORY, LOG, LogRow, REPLICAS, damaged, decode_record, expect_end, expect_next, fault, table_of,
 };
 use super::plan::{Plan, Position};
-use super::{ApplyRule, Batch, Error};
+use super::{ApplyRule, Batch, Error, Rewind};
 use crate::types::{Change, Cursor, Entry, HistoryRow, NodeName, Seq, Space};
 
 /// Does `work` in one transaction; all of it is durable when this returns. One fsync.
@@ -27,6 +27,7 @@ pub(super) fn write(db: &Database, batch: &Batch, plan: &Plan) -> Result<Positio
     durably(db, |txn| {
         install(txn, batch)?;
         adopt(txn, batch)?;
+        rewind(txn, batch)?;
         append(txn, batch, plan)?;
         apply(txn, batch, plan)?;
         acknowledge(txn, &batch.cursors)?;
@@ -107,6 +108,22 @@ fn adopt(txn: &WriteTransaction, batch: &Batch) -> Result<(), Error> {
         history.insert(row.first.0, &layout::encode_history_row(row)[..]).map_err(fault)?;
     }
     Ok(())
+}
+
+/// Takes back what came behind an entry: rows of history, the log, and the records that it touched. A log beside the file
+/// goes with that: it holds what is taken back, and nothing that the file has not.
+fn rewind(txn: &WriteTransaction, batch: &Batch) -> Result<(), Error> {
+    let Some(Rewind { to, replace, .. }) = &batch.rewind else { return Ok(()) };
+    txn.open_table(LOG).map_err(fault)?.retain(|_, _| false).map_err(fault)?;
+    txn.open_table(HISTORY).map_err(fault)?.retain(|first, _| first <= to.0).map_err(fault)?;
+    for (space, key, record) in replace {
+        let mut table = txn.open_table(table_of(*space)).map_err(fault)?;
+        match record {
+            Some(record) => drop(table.insert(key.as_bytes(), &record[..]).map_err(fault)?),
+            None => drop(table.remove(key.as_bytes()).map_err(fault)?),
+        }
+    }
+    layout::forget_log(txn)
 }
 
 /// Verb *append*: entries, and the rows that they open.

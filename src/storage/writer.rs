@@ -16,6 +16,7 @@
 mod item;
 mod mandate;
 mod queue;
+mod replace;
 
 #[cfg(test)]
 mod tests;
@@ -237,6 +238,10 @@ impl Writer {
                     self.commit(std::mem::take(&mut plan));
                     let _ = reply.send(self.swap(engine)); // the follower that asked may be stopping
                 }
+                Item::Rewind { rewind, reply } => {
+                    self.commit(std::mem::take(&mut plan));
+                    let _ = reply.send(self.rewind(*rewind)); // as above
+                }
             }
         }
         if is_idle {
@@ -439,16 +444,6 @@ impl Writer {
             error!(detail = %failure, "the store failed: this copy takes nothing more until the process restarts");
         }
         self.mode = Mode::Closed(format!("the store has failed, restart the node: {failure}"));
-    }
-
-    fn swap(&mut self, engine: Arc<dyn Engine>) -> Result<(), Refusal> {
-        let state = engine.state().map_err(Refusal::Failed)?;
-        self.history = state.history;
-        self.engine = Arc::clone(&engine);
-        *self.published.history.lock() = self.history.clone();
-        self.published.engine.store(Arc::new(engine));
-        self.published.end.send_replace(self.history.end());
-        Ok(())
     }
 }
 

@@ -64,6 +64,7 @@ impl Store {
         let (engine, settings, end) = (pair.engine(), &self.settings, pair.writer.published().end());
         let sizes = tokio::task::spawn_blocking(move || (engine.stats().unwrap_or_default(), engine.free_bytes()));
         let (stats, free_bytes) = sizes.await.unwrap_or_default();
+        let ledger = pair.ledger().await.1.unwrap_or_default();
         let leads = pair.is_leading();
         let replicas = if leads { self.look_at_replicas(pair).await } else { Vec::new() };
         let queue_entries = pair.with_leader(|leader| leader.queue_entries(stats.log_start, end));
@@ -97,6 +98,9 @@ impl Store {
             } else {
                 None
             },
+            lost_writes: ledger.writes,
+            ledger_bytes: ledger.bytes,
+            ledger_bytes_max: settings.ledger_bytes_max,
             stale_ms: pair.stale(self.clock.now()).map(millis),
             snapshot_records: match pair.follow_state() {
                 FollowState::Snapshot { records } => records,

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Store;
-use super::view::{Check, CopyStatus, PeerStatus, Problem, ReplicaStatus, Verdict};
+use super::view::{Check, CopyStatus, LedgerStatus, PeerStatus, Problem, ReplicaStatus, Verdict};
 use crate::clock::millis;
 use crate::peer::{Contact, Refusal, RefusalCode};
 use crate::replication::pair::{Duty, FollowState, Pair};
@@ -70,6 +70,7 @@ impl Store {
             let next = format!("free space on the disk of {}: it takes writes again by itself", me.name);
             problems.push(Problem::new("disk-full", format!("shard {shard}: {what}"), next).about(&me.name));
         }
+        problems.extend(status.ledger.as_ref().and_then(|ledger| ledger_problem(shard, &me.name, ledger)));
         let troubled = status.replicas.iter().filter(|replica| !is_on_its_way(&replica.state));
         let lost = matches!(pair.duty(), Duty::Halted(_)); // then its replicas' states follow from that
         problems.extend(troubled.filter(|_| !lost).map(|replica| replica_problem(shard, status.end, replica)));
@@ -116,7 +117,7 @@ impl Store {
             FollowState::NotListed(_) => {
                 format!("give {} the sharding.toml that names {me}, and restart it", leader.name)
             }
-            FollowState::OffHistory(_) => format!("throw away what only this copy holds: kv replica reset {me}"),
+            FollowState::OffHistory(halt) => halt.next.clone(),
             FollowState::Stuck(_) if pair.disk_is_low().is_some() => {
                 format!("free space on the disk of {me}: it goes on by itself")
             }
@@ -202,6 +203,21 @@ fn replica_problem(shard: &str, end: u64, replica: &ReplicaStatus) -> Problem {
     };
     let what = format!("shard {shard}: replica {name} ({address}) {what}");
     Problem::new(code, what, start).about(&NodeName::new(name.as_str())).since(*since_ms)
+}
+
+/// Writes were lost, which somebody has to look at, and then move the list away.
+fn ledger_problem(shard: &str, node: &NodeName, ledger: &LedgerStatus) -> Option<Problem> {
+    let LedgerStatus { file, writes, error, .. } = ledger;
+    let list = format!("kv shard lost-writes {shard} > lost.ndjson; then move {file} away on its machine");
+    let (what, next) = match error {
+        Some(error) => (format!("shard {shard}: the ledger of {node} cannot be read: {error}"), list),
+        None if *writes == 0 => return None,
+        None => {
+            let plural = if *writes == 1 { "" } else { "s" };
+            (format!("shard {shard}: {node} lists {writes} lost write{plural} that the shard's leader never had"), list)
+        }
+    };
+    Some(Problem::new("lost-writes", what, next).about(node))
 }
 
 fn serve(address: std::net::SocketAddr) -> String {

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 
 use super::view::{
-    Check, ClusterView, CopyOfKey, CopyStatus, Explanation, NodeStatus, NodeView, Readiness, ReplicaStatus, ShardView,
-    Verdict,
+    Check, ClusterView, CopyOfKey, CopyStatus, Explanation, LedgerStatus, NodeStatus, NodeView, Readiness,
+    ReplicaStatus, ShardView, Verdict,
 };
 use super::{Code, Error, Store};
 use crate::clock::millis;
@@ -17,6 +17,7 @@ use crate::peer::CallError;
 use crate::replication::pair::leader::Replica;
 use crate::replication::pair::wire::{Inspect, Inspection, Lag};
 use crate::replication::pair::{Duty, FollowState, Pair, inspect};
+use crate::storage::ledger::Summary;
 use crate::types::{Key, Mutation};
 
 /// A copy that has not said in so long what it holds is reported as silent.
@@ -147,7 +148,18 @@ impl Store {
             bytes: stats.file_bytes,
             log_bytes: stats.log_bytes,
             stale_ms: pair.stale(now).map(millis),
+            ledger: self.ledger_status(pair).await,
             replicas: if would_lead { self.replica_statuses(pair).await } else { Vec::new() },
+        }
+    }
+
+    async fn ledger_status(&self, pair: &Pair) -> Option<LedgerStatus> {
+        let (file, summary) = pair.ledger().await;
+        let bytes_max = self.settings.ledger_bytes_max;
+        match summary {
+            Ok(Summary { bytes: 0, .. }) => None,
+            Ok(Summary { writes, bytes }) => Some(LedgerStatus { file, writes, bytes, bytes_max, error: None }),
+            Err(error) => Some(LedgerStatus { file, writes: 0, bytes: 0, bytes_max, error: Some(error.to_string()) }),
         }
     }
 
@@ -267,6 +279,10 @@ fn check_duty(pair: &Pair, question: Readiness) -> Check {
         Duty::Leading => (true, "leads".into()),
         Duty::Starting => (false, "starting: asks its replicas what they hold".into()),
         Duty::Halted(halt) | Duty::StandingAside(halt) => (false, halt.to_string()),
+        Duty::Following if matches!(pair.follow_state(), FollowState::OffHistory(_)) => {
+            let state = pair.follow_state();
+            (false, format!("replica, off-history: {}", state.problem().unwrap_or_default()))
+        }
         Duty::Following if pair.had_full_copy() => {
             (true, format!("replica, {}, at seq {}", pair.follow_state().name(), pair.writer.published().end()))
         }

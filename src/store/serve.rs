@@ -9,14 +9,17 @@ use super::Store;
 use super::call::{Answer, Call, Consistency, Operation, Outcome, Reach};
 use super::error::{Code, Error};
 use super::forward::SMALL_BYTES_MAX;
-use super::local;
 use super::wire::{Forwarded, Reply as Forward};
+use super::{local, lost};
 use crate::clock::millis;
 use crate::cluster::{canvass, exchange};
 use crate::peer::{Class, Envelope, Kind, Met, Reply, Request, Service};
 use crate::replication::pair::Pair;
 use crate::replication::pair::grant::{Grant, GrantAnswer};
-use crate::replication::pair::wire::{Inspect, NextChunk, NextLog, Poll, PollAnswer, SnapshotAnswer};
+use crate::replication::pair::receipt::Question;
+use crate::replication::pair::wire::{
+    HistoryAnswer, Inspect, NextChunk, NextLog, Poll, PollAnswer, RecordsAnswer, RecordsQuestion, SnapshotAnswer,
+};
 use crate::types::{Epoch, Key, Malformed, ShardIndex};
 
 impl Service for Store {
@@ -91,7 +94,11 @@ impl Store {
             | Kind::SnapshotBegin
             | Kind::SnapshotChunk
             | Kind::SnapshotLog
-            | Kind::Grant => self.serve_copy(kind, &envelope, body).await,
+            | Kind::Grant
+            | Kind::History
+            | Kind::Records
+            | Kind::LostWrites
+            | Kind::Receipt => self.serve_copy(kind, &envelope, body).await,
         };
         answer.map_or_else(|_| Reply::unsupported(), Reply::served)
     }
@@ -226,6 +233,33 @@ impl Store {
                 }
                 .encode()
             }
+            Kind::History => match pair {
+                Some(pair) => pair.answer_history(),
+                None => HistoryAnswer::NotLeading { detail: self.no_copy(envelope) },
+            }
+            .encode(),
+            Kind::Records => {
+                let question = RecordsQuestion::decode(body)?;
+                match pair {
+                    Some(pair) => pair.answer_records(question).await,
+                    None => RecordsAnswer::Refused { detail: self.no_copy(envelope) },
+                }
+                .encode()
+            }
+            Kind::LostWrites => {
+                let at = lost::decode_at(body)?;
+                let given = match pair {
+                    Some(pair) => lost::part_of(&pair, at).await,
+                    None => Err(self.no_copy(envelope)),
+                };
+                lost::encode_given(&given)
+            }
+            Kind::Receipt => {
+                let question = Question::decode(body)?;
+                let pair = pair.ok_or(Malformed("no copy of that shard is here"))?;
+                let said = pair.answer_receipt(question).await;
+                said.map_err(|_| Malformed("the copy cannot be read"))?.encode()
+            }
             Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotLog => {
                 let Some(pair) = pair else {
                     return Ok(SnapshotAnswer::Ended { detail: self.no_copy(envelope) }.encode());
@@ -293,7 +327,7 @@ mod tests {
             settings: Arc::new(Settings::default()),
             me: node(0),
             engine,
-            files: Arc::new(MemoryFiles),
+            files: Arc::new(MemoryFiles::default()),
             clock: Clock::real(),
             random: Random::seeded(1),
             connector: Box::new(Tcp),

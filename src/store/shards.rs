@@ -98,7 +98,7 @@ impl Store {
         })
     }
 
-    fn shard_named(&self, name: &str) -> Result<&Shard, Refused> {
+    pub(super) fn shard_named(&self, name: &str) -> Result<&Shard, Refused> {
         let topology = self.map.topology();
         topology.shards.iter().find(|shard| shard.name == name).ok_or_else(|| {
             let names: Vec<&str> = topology.shards.iter().map(|shard| shard.name.as_str()).collect();

@@ -1,6 +1,10 @@
 //! What the store shows of itself, in the shape of the JSON that API.md promises.
 
+mod lost;
+
 use serde::{Deserialize, Serialize};
+
+pub use lost::{LedgerStatus, Listing, LostWrite, LostWritesEnd, ReceiptView, SilentNode};
 
 use crate::types::NodeName;
 
@@ -206,6 +210,9 @@ pub struct CopyStatus {
     pub log_bytes: u64,
     /// At a replica: upper bound of its data's age; none when it cannot be bounded. 0 at a leader.
     pub stale_ms: Option<u64>,
+    /// Its ledger of lost writes; none when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerStatus>,
     /// At a leader: its replicas.
     pub replicas: Vec<ReplicaStatus>,
 }

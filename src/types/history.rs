@@ -137,6 +137,22 @@ impl History {
         mine.min(theirs)
     }
 
+    /// The history up to an entry, as if nothing had come behind it.
+    #[must_use]
+    pub fn cut(&self, end: Seq) -> History {
+        assert!(end <= self.end, "a history that ends at {} is cut at {end}", self.end);
+        let rows = self.rows.iter().filter(|row| row.first <= end).cloned().collect();
+        History { rows, end }
+    }
+
+    /// The position and leadership of an entry that it has; none for one that it has not.
+    #[must_use]
+    pub fn cursor_at(&self, seq: Seq) -> Option<Cursor> {
+        let behind = self.rows.partition_point(|row| row.first <= seq);
+        let row = self.rows.get(behind.checked_sub(1)?).filter(|_| seq <= self.end)?;
+        Some(Cursor { epoch: row.epoch.clone(), incarnation: row.incarnation, seq })
+    }
+
     /// The last seq of the row at `at`.
     fn row_end(&self, at: usize) -> Seq {
         self.rows.get(at + 1).map_or(self.end, |next| Seq(next.first.0 - 1))
@@ -200,6 +216,16 @@ mod tests {
         let stranger = History::new(vec![row(1, 77, 1)], Seq(5)).unwrap();
         assert_eq!(history().last_common(&stranger), Seq::ZERO);
         assert_eq!(history().last_common(&History::default()), Seq::ZERO);
+    }
+
+    #[test]
+    fn cut_history_is_what_it_was_at_that_entry() {
+        assert_eq!(history().cut(Seq(49)).cursor(), Some(cursor(1, 11, 49)));
+        assert_eq!(history().cut(Seq(42)).rows().len(), 2, "the row's first entry is there");
+        assert_eq!(history().cut(Seq(41)).rows().len(), 1);
+        assert_eq!(history().cut(Seq::ZERO), History::default());
+        assert_eq!(history().cut(Seq(60)), history());
+        assert_eq!((history().cursor_at(Seq(50)), history().cursor_at(Seq(61))), (Some(cursor(2, 12, 50)), None));
     }
 
     #[test]

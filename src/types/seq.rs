@@ -135,6 +135,18 @@ impl Version {
         }
     }
 
+    /// Reads the text of its `Display`, with the quotes of an `ETag` around it or not; none for any other text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Version> {
+        let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+        let mut parts = bare.splitn(3, '.');
+        let (epoch, seq, incarnation) = (parts.next()?, parts.next()?, parts.next()?);
+        let number = |text: &str| text.parse().ok();
+        let incarnation = Incarnation(u64::from_str_radix(incarnation, 16).ok()?);
+        let version = Version::Log { epoch: number(epoch)?, seq: Seq(number(seq)?), incarnation };
+        (version.to_string() == bare).then_some(version) // no signs, no zeros in front
+    }
+
     /// The position that it names.
     #[must_use]
     pub fn seq(self) -> Seq {
@@ -199,6 +211,17 @@ mod tests {
             let mut text = Vec::new();
             version.put_text(&mut text);
             prop_assert_eq!(String::from_utf8(text).unwrap(), version.to_string());
+            prop_assert_eq!(Version::parse(&version.to_string()), Some(version));
+            prop_assert_eq!(Version::parse(&format!("\"{version}\"")), Some(version));
+        }
+    }
+
+    #[test]
+    fn version_of_another_text_is_none() {
+        for text in
+            ["", "1", "1.2", "1.2.3", "01.2.0000000000000003", "+1.2.0000000000000003", "1.2.000000000000000A", "W/x"]
+        {
+            assert_eq!(Version::parse(text), None, "{text}");
         }
     }
 }

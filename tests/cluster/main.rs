@@ -37,6 +37,7 @@ mod prefix;
 mod queue_bound;
 mod reset;
 mod restart;
+mod returning;
 mod size;
 mod snapshots;
 mod status;

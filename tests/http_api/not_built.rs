@@ -14,7 +14,6 @@ fn routes_of_later_issues_are_501() {
         ("POST", "/v1/batch"),
         ("POST", "/v1/batch?atomic=shard"),
         ("GET", "/v1/watch?prefix=a"),
-        ("GET", "/v1/receipt?key=a&version=b"),
         ("GET", "/openapi.json"),
         ("GET", "/docs"),
         ("GET", "/"),

@@ -113,6 +113,11 @@ impl Cluster {
         tokio::spawn(assembled.stop()); // its threads and tasks go, too
     }
 
+    /// What nodes that start from now on read in their file.
+    pub(crate) fn set_settings(&mut self, settings: Settings) {
+        self.settings = Arc::new(settings);
+    }
+
     pub(crate) fn restart(&mut self, at: usize) {
         self.kill(at);
         self.start(at);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use ostraca::storage::ledger::{Ledger, Page};
 use ostraca::storage::memory::{Failing, MemoryDisk, MemoryEngine};
 use ostraca::storage::{Batch, Chunk, Engine, Entries, Error, Files, State, Stats};
-use ostraca::types::{Key, Record, Seq, Space};
+use ostraca::types::{Change, Entry, Key, Mutation, Record, Seq, ShardIndex, Space};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 /// Longest stay at a [`Stop`]: a test that forgets to let go fails with words instead of hanging.
@@ -30,6 +31,10 @@ pub(crate) enum Moment {
     Decided,
     /// What the copy is doing is about to be written down, and nothing else.
     Noting,
+    /// The end of the log is about to be taken back.
+    Rewinding,
+    /// That is durable, and nobody was told.
+    Rewound,
 }
 
 type Hook = Arc<dyn Fn(Moment) + Send + Sync>;
@@ -160,6 +165,8 @@ impl Engine for Probe {
             self.hooks.call(Moment::Deciding);
         } else if batch.role.is_some() {
             self.hooks.call(Moment::Noting);
+        } else if batch.rewind.is_some() {
+            self.hooks.call(Moment::Rewinding);
         }
         {
             let alive = self.alive.read();
@@ -170,6 +177,9 @@ impl Engine for Probe {
         }
         if !batch.append.is_empty() && !self.is_incoming {
             self.hooks.call(Moment::Committed);
+        }
+        if batch.rewind.is_some() {
+            self.hooks.call(Moment::Rewound);
         }
         if batch.leadership.is_some() && !self.is_incoming {
             self.hooks.call(Moment::Decided);
@@ -204,6 +214,17 @@ pub(crate) struct Disk {
     free_bytes: Arc<Mutex<Option<u64>>>,
     fails_at_opening: Arc<Mutex<Option<Failing>>>,
     snapshots: Arc<AtomicU32>,
+    ledger: Kept,
+}
+
+/// The ledger of lost writes, which outlives its copy.
+#[derive(Debug, Clone)]
+struct Kept(Arc<Ledger>);
+
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept(Arc::new(Ledger::in_memory(ShardIndex(0))))
+    }
 }
 
 impl Disk {
@@ -253,6 +274,26 @@ impl Disk {
     /// Puts a backup in the place of what is there.
     pub(crate) fn restore(&self, backup: MemoryDisk) {
         *self.file.lock() = backup;
+    }
+
+    /// What the ledger lists: keys and values, in its order; no value: a delete.
+    pub(crate) fn lost(&self) -> Vec<(String, Option<String>)> {
+        let (mut at, mut lost) = (0, Vec::new());
+        loop {
+            let part = self.ledger.0.read(at).unwrap();
+            let Some(body) = part.body else { return lost };
+            for entry in Page::decode(body).unwrap().entries {
+                for Mutation { key, change, .. } in Entry::decode(entry).unwrap().mutations {
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    let value = match change {
+                        Change::Put(content) => Some(text(&content.value)),
+                        Change::Delete => None,
+                    };
+                    lost.push((text(key.as_bytes()), value));
+                }
+            }
+            at = part.next;
+        }
     }
 
     /// How many snapshots were begun.
@@ -317,5 +358,9 @@ impl Files for NodeFiles {
 
     fn discard_incoming(&self) {
         *self.incoming.lock() = None;
+    }
+
+    fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.disk.ledger.0)
     }
 }

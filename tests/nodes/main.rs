@@ -16,4 +16,5 @@ mod handing_over;
 mod lost_leader;
 mod outcomes;
 mod snapshots;
+mod returning;
 mod taking_over;

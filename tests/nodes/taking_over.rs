@@ -121,7 +121,7 @@ async fn leader_that_was_cut_off_is_fenced_when_it_hears_of_its_successor() {
     let alone = cluster.put(A, "alone", "in 1").await.unwrap();
     assert!(matches!(alone.outcome, Outcome::Stored { version: Version::Log { epoch: 1, .. }, .. }), "{alone:?}");
     cut_off(&cluster, A, &[B, C], false);
-    cluster.wait_state(A, "off-history").await;
+    cluster.wait_state(A, "streaming").await;
     let passed_on = cluster.put(A, "k", "through A").await.unwrap();
     assert!(
         matches!(passed_on.outcome, Outcome::Stored { version: Version::Log { epoch: 2, .. }, .. }),
@@ -129,6 +129,9 @@ async fn leader_that_was_cut_off_is_fenced_when_it_hears_of_its_successor() {
     );
     assert_eq!(cluster.get_any(B, "k").await.unwrap(), Some("through A".into()));
     assert_eq!(cluster.get_any(B, "alone").await.unwrap(), None);
+    cluster.wait_same(B).await;
+    assert_eq!(cluster.get_any(A, "alone").await.unwrap(), None);
+    assert_eq!(cluster.disk(A).lost(), [("alone".to_owned(), Some("in 1".to_owned()))]);
 }
 
 /// A write has its place in the log when its leader learns that another leads: whether it lasts is not known, and is not
@@ -155,7 +158,8 @@ async fn write_in_whose_commit_the_leader_is_fenced_is_of_unknown_outcome() {
         assert_eq!(error.applied, Applied::Unknown, "{error:?}");
         order.await.unwrap().unwrap();
         cluster.wait_state(B, "leading").await;
-        cluster.wait_state(A, "off-history").await; // here it was lost; had it reached a replica, it would have lasted
+        cluster.wait_same(B).await; // here it was lost; had it reached a replica, it would have lasted
+        assert_eq!(cluster.disk(A).lost(), [("k".to_owned(), Some("in the middle".to_owned()))]);
     }
 }
 

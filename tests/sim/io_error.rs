@@ -78,7 +78,7 @@ fn one_error<S: Subject>(seed: u64, call: u64, met: &mut Met) -> Result<(), Stri
                     in_flight = failed.in_flight.into_iter().map(|model| *model).collect();
                     break;
                 }
-                if let Err(error) = engine.get(Space::Data, &Key::new("key 1", 10).unwrap()) {
+                if let Err(error) = engine.chunk(Space::Data, None, usize::MAX) {
                     met.read += 1;
                     refuses(&*engine, &error)?;
                     break;

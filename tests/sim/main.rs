@@ -3,6 +3,7 @@
 //! - [`compact`]: the same in the middle of giving space back.
 //! - [`crash`]: the power goes at any call, in a recovery too: what was committed is there, as a whole.
 //! - [`io_error`]: any one call fails: nothing is lost, torn or unopenable, and the engine says that it failed.
+//! - [`rewind`]: the power goes at each call of a copy's return: it is done or not, and what was lost is listed once.
 //! - [`teeth`]: the same checker on a disk whose fsync lies must find what is lost.
 //! - [`visible`]: nothing is shown before it is durable.
 //!
@@ -19,6 +20,7 @@ mod disk;
 mod io_error;
 mod logs;
 mod model;
+mod rewind;
 mod sectors;
 mod subject;
 mod teeth;

@@ -32,6 +32,7 @@ pub(crate) struct Model {
     cursors: BTreeMap<NodeName, Option<Cursor>>,
     epoch: Option<Epoch>,
     shard_uid: Option<ShardUid>,
+    settles_at: Option<Cursor>,
 }
 
 impl Model {
@@ -47,6 +48,19 @@ impl Model {
             next.rows = rows.map(|row| (row.epoch.clone(), row.incarnation.0, row.first.0)).collect();
             (next.end, next.applied, next.log_start) = (adopted.end().0, adopted.end().0, adopted.end().0);
             next.trimmable = next.end;
+        }
+        if let Some(rewind) = &batch.rewind {
+            for (_, key, record) in &rewind.replace {
+                match record {
+                    Some(record) => drop(next.data.insert(key.clone(), record.clone())),
+                    None => drop(next.data.remove(key)),
+                }
+            }
+            next.log.clear();
+            let to = rewind.to.0;
+            next.rows.retain(|(_, _, first)| *first <= to);
+            (next.end, next.applied, next.log_start, next.trimmable) = (to, to, to, to);
+            next.settles_at.clone_from(&rewind.settles_at);
         }
         for appended in &batch.append {
             let entry = &appended.entry;
@@ -126,6 +140,7 @@ impl Model {
         let rows: Vec<_> = rows.map(|row| (row.epoch.clone(), row.incarnation.0, row.first.0)).collect();
         same("history", &rows, &self.rows)?;
         same("epoch", &state.epoch, &self.epoch)?;
+        same("settles_at", &state.settles_at, &self.settles_at)?;
         same("shard uid", &state.shard_uid, &self.shard_uid)?;
         match memory {
             Memory::Exact => {

@@ -1,6 +1,6 @@
 //! Random batches as leaders, replicas and snapshots make them.
 
-use ostraca::storage::{ApplyRule, Batch, LogEntry, Trim};
+use ostraca::storage::{ApplyRule, Batch, LogEntry, Rewind, Trim};
 use ostraca::types::{
     Change, Content, Cursor, Entry, Epoch, History, HistoryRow, Incarnation, Key, Mutation, NodeName, Record, Seq,
     ShardIndex, ShardUid, Space, UnixMs, Version,
@@ -52,6 +52,11 @@ impl Workload {
     pub(crate) fn batch(&mut self, dice: &mut StdRng, model: &Model) -> Batch {
         let mut batch = Batch::default();
         let (mut end, mut applied) = (model.end, model.applied);
+        if dice.random_bool(0.05) {
+            self.incarnation += 1; // what comes behind it is another leader's
+            batch.rewind = Some(self.rewind(dice, model));
+            return batch;
+        }
         if dice.random_bool(0.02) {
             self.epoch.number += 1;
             batch.epoch = Some(self.epoch.clone());
@@ -86,6 +91,16 @@ impl Workload {
             batch.shard_uid = Some(ShardUid(dice.random()));
         }
         batch
+    }
+
+    /// Back to somewhere in what is applied.
+    fn rewind(&self, dice: &mut StdRng, model: &Model) -> Rewind {
+        let to = dice.random_range(model.applied.saturating_sub(20)..=model.applied);
+        let replace = (0..dice.random_range(0..15)).map(|_| {
+            let (space, key, record) = record(dice, to);
+            (space, key, dice.random_bool(0.7).then_some(record))
+        });
+        Rewind { to: Seq(to), replace: replace.collect(), settles_at: self.cursor(dice, to) }
     }
 
     fn entry(&self, dice: &mut StdRng, seq: u64) -> LogEntry {

@@ -66,7 +66,7 @@ async fn store_on(address: SocketAddr, settings: Settings, engine: Arc<MemoryEng
         settings: Arc::new(settings),
         me,
         engine,
-        files: Arc::new(MemoryFiles),
+        files: Arc::new(MemoryFiles::default()),
         clock: Clock::real(),
         random,
         connector: Box::new(Tcp),

@@ -80,7 +80,6 @@ async fn what_is_documented_and_not_built_is_501() {
         "GET /v1/keys?prefix=a",
         "POST /v1/batch",
         "GET /v1/watch",
-        "GET /v1/receipt?key=b&version=1",
         "GET /openapi.json",
         "GET /docs",
         "GET /",

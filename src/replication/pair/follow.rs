@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::diverged::Settling;
 use super::follower::{FollowState, Step, step};
 use super::wire::{Poll, PollAnswer};
 use super::{Duty, Pair};
@@ -67,6 +68,9 @@ impl Pair {
     /// One poll, and what follows from its answer.
     async fn follow_once(&self) -> Result<(), Setback> {
         self.check_promises()?;
+        if self.look_whether_settled() == Some(Settling::Astray) {
+            return self.receive_snapshot(None).await;
+        }
         let sent = self.around.clock.now();
         let answer = self.poll().await;
         let (counters, shard) = self.counters();
@@ -83,7 +87,8 @@ impl Pair {
                 }
                 self.append(sent, end, entries).await
             }
-            Step::Snapshot => self.receive_snapshot().await,
+            Step::Snapshot => self.receive_snapshot(None).await,
+            Step::ComeBack => self.come_back().await,
             Step::Stay(state) => Err(state),
         }
     }
@@ -98,7 +103,7 @@ impl Pair {
 
     /// A node that has promised the shard to another pulls no more from the present leader: what it acknowledged would count
     /// there, and be lost with the takeover (rule 19).
-    fn check_promises(&self) -> Result<(), Setback> {
+    pub(super) fn check_promises(&self) -> Result<(), Setback> {
         match self.ballot().bars(&self.epoch()) {
             None => Ok(()),
             Some(promise) => Err(FollowState::Away(format!(
@@ -172,6 +177,7 @@ impl Pair {
             counters.bytes.add([shard], bytes);
             applied
         };
+        self.look_whether_settled();
         let is_whole = self.follower.lock().applied(applied);
         self.enter(if is_whole { FollowState::Streaming } else { FollowState::CatchingUp });
         Ok(())

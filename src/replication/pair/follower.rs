@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::Halt;
 use super::wire::PollAnswer;
 use crate::types::{Seq, ShardUid};
 
@@ -33,8 +34,10 @@ pub enum FollowState {
     NotListed(String),
     /// Its leader has lost data that this copy holds (rule 13): it keeps it and waits for an operator.
     LeaderLostData(String),
-    /// Its history left the leader's (rule 21): it keeps what it has.
-    OffHistory(String),
+    /// Its history left the leader's (rule 21): it lists what the leader never had, and takes it back.
+    Returning,
+    /// The same, and it cannot: it keeps what it has.
+    OffHistory(Halt),
     /// It cannot write what it gets.
     Stuck(String),
 }
@@ -51,6 +54,7 @@ impl FollowState {
             FollowState::Away(_) => "away",
             FollowState::NotListed(_) => "not-listed",
             FollowState::LeaderLostData(_) => "leader-lost-data",
+            FollowState::Returning => "returning",
             FollowState::OffHistory(_) => "off-history",
             FollowState::Stuck(_) => "stuck",
         }
@@ -60,13 +64,15 @@ impl FollowState {
     #[must_use]
     pub fn problem(&self) -> Option<&str> {
         match self {
-            FollowState::Starting | FollowState::Streaming | FollowState::CatchingUp | FollowState::Snapshot { .. } => {
-                None
-            }
+            FollowState::Starting
+            | FollowState::Streaming
+            | FollowState::CatchingUp
+            | FollowState::Snapshot { .. }
+            | FollowState::Returning => None,
+            FollowState::OffHistory(halt) => Some(&halt.why),
             FollowState::Away(detail)
             | FollowState::NotListed(detail)
             | FollowState::LeaderLostData(detail)
-            | FollowState::OffHistory(detail)
             | FollowState::Stuck(detail) => Some(detail),
         }
     }
@@ -82,6 +88,8 @@ pub enum Step {
     },
     /// Throw nothing away yet, and receive a snapshot.
     Snapshot,
+    /// List what the leader never had, and take it back (rule 21).
+    ComeBack,
     /// Keep what is there, say so, and ask again later.
     Stay(FollowState),
 }
@@ -107,9 +115,7 @@ pub fn step(mine: Option<ShardUid>, holds_data: bool, answer: &PollAnswer) -> St
         }
         PollAnswer::Snapshot { .. } => Step::Snapshot,
         PollAnswer::LostData { detail } => Step::Stay(FollowState::LeaderLostData(detail.clone())),
-        PollAnswer::OffHistory => Step::Stay(FollowState::OffHistory(
-            "this copy holds writes that the shard's present leader never had; it keeps them and pulls nothing".into(),
-        )),
+        PollAnswer::OffHistory => Step::ComeBack,
         PollAnswer::NotLeading { detail } => Step::Stay(FollowState::Away(detail.clone())),
         PollAnswer::NotOurs { detail } => Step::Stay(FollowState::NotListed(detail.clone())),
     }
@@ -124,6 +130,8 @@ pub struct Follower {
     /// What was logged last.
     reported: Option<&'static str>,
     had_full_copy: bool,
+    /// It was rewound, and is not where it is whole yet.
+    is_unsettled: bool,
     /// Sending time of the last poll whose announced end is applied (rule 24).
     fresh_as_of: Option<Instant>,
     /// The leader's end as it announced it last, and when that was.
@@ -141,6 +149,7 @@ impl Follower {
             since: None,
             reported: None,
             had_full_copy,
+            is_unsettled: false,
             fresh_as_of: None,
             heard: None,
             pending: VecDeque::new(),
@@ -182,6 +191,23 @@ impl Follower {
         self.had_full_copy
     }
 
+    /// Whether it may serve as a replica: not a copy that knows that it is not on its leader's history.
+    #[must_use]
+    pub fn may_serve(&self) -> bool {
+        self.had_full_copy && !matches!(self.state, FollowState::Returning | FollowState::OffHistory(_))
+    }
+
+    /// It is rewound: it is not whole, whatever is applied, until it has settled. How old it is, nobody knows.
+    pub fn unsettled(&mut self) {
+        self.pending.clear();
+        (self.had_full_copy, self.is_unsettled, self.fresh_as_of) = (false, true, None);
+    }
+
+    /// It is where its records are what its history says.
+    pub fn settled(&mut self) {
+        (self.had_full_copy, self.is_unsettled) = (true, false);
+    }
+
     /// A poll sent then was answered with this end.
     pub fn announced(&mut self, sent: Instant, end: Seq) {
         self.heard = Some((end, sent));
@@ -198,6 +224,9 @@ impl Follower {
 
     /// Everything up to this seq is applied; returns whether that is all that was announced.
     pub fn applied(&mut self, seq: Seq) -> bool {
+        if self.is_unsettled {
+            return false;
+        }
         while let Some((sent, end)) = self.pending.front().copied() {
             if end > seq {
                 return false;
@@ -212,7 +241,7 @@ impl Follower {
     /// A snapshot has replaced the copy: what was announced before it says nothing about it.
     pub fn replaced(&mut self) {
         self.pending.clear();
-        self.had_full_copy = true;
+        (self.had_full_copy, self.is_unsettled) = (true, false);
     }
 
     /// The copy was thrown away: it holds nothing, and serves nothing until it is whole again.

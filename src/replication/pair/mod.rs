@@ -9,10 +9,11 @@
 //! ```
 //!
 //! What is decided is in pure code: [`leader`] (what a poll means, what may leave the log), [`follower`] (what an answer
-//! means, how fresh the copy is), [`opening`] (whether a node may lead at its start) and [`takeover`] (whether one may take
-//! over). What is done stands in [`roles`] (lead or follow, as the map says), [`lead`], [`polls`], [`follow`], [`receive`],
-//! [`reset`], [`promote`] and [`switchover`], and the two meet in [`Pair`].
+//! means, how fresh the copy is), [`diverged`] (where a copy and its leader part), [`opening`] (whether a node may lead at its start) and [`takeover`] (whether one may take
+//! over). What is done stands in [`roles`] (lead or follow, as the map says), [`lead`], [`polls`], [`witness`], [`follow`],
+//! [`receive`], [`returning`], [`reset`], [`promote`] and [`switchover`], and the two meet in [`Pair`].
 
+pub mod diverged;
 pub mod follow;
 pub mod follower;
 pub mod grant;
@@ -22,12 +23,15 @@ pub mod leader;
 pub mod opening;
 pub mod polls;
 pub mod promote;
+pub mod receipt;
 pub mod receive;
 pub mod reset;
+pub mod returning;
 pub mod roles;
 pub mod switchover;
 pub mod takeover;
 pub mod wire;
+pub mod witness;
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,13 +47,15 @@ use crate::config::{Node, Settings, Shard};
 use crate::metrics::{self, Metrics};
 use crate::peer::{Local, Pool};
 use crate::random::Random;
+use crate::storage::ledger::{self, Part as LedgerPart, Summary};
 use crate::storage::writer::{Handle, Leave, Mandate, Upkeep};
 use crate::storage::{Engine, Files, State};
-use crate::types::{Epoch, Incarnation, NodeName, Seq, ShardUid};
+use crate::types::{Cursor, Epoch, Incarnation, NodeName, Seq, ShardUid};
 
 pub use follower::{FollowState, Follower};
 pub use leader::Leader;
 
+use diverged::{Settling, settling};
 use opening::Holding;
 
 /// What the copy is doing for its shard.
@@ -142,6 +148,8 @@ pub struct Pair {
     halted: Notify,
     /// Which replica has shown it, by holding what; until the task that leads has seen it.
     shown: Mutex<Option<(NodeName, Holding)>>,
+    /// Where a copy that was rewound is whole again (rule 21); none: it is.
+    settles_at: Mutex<Option<Cursor>>,
     /// What an operator asks of a replica.
     resets: reset::Requests,
     /// What an operator asks of the leader.
@@ -171,7 +179,12 @@ impl Pair {
     pub fn new(shard: Shard, me: Node, opened: Opened, state: &State, around: Surroundings) -> Pair {
         let Opened { writer, leader, files, keeper, incarnation } = opened;
         let leads = around.map.part_of(&shard, &me.name) != Part::Follow;
-        let follower = Follower::new(state.history.end() > Seq::ZERO);
+        let settled = |at: &Cursor| settling(&state.history, at) == Settling::Settled;
+        let settles_at = state.settles_at.clone().filter(|at| !settled(at));
+        let mut follower = Follower::new(state.history.end() > Seq::ZERO);
+        if settles_at.is_some() {
+            follower.unsettled();
+        }
         let duty = if leads { Duty::Starting } else { Duty::Following };
         let since = around.clock.now();
         Pair {
@@ -190,6 +203,7 @@ impl Pair {
             follower: Mutex::new(follower),
             halted: Notify::new(),
             shown: Mutex::default(),
+            settles_at: Mutex::new(settles_at),
             resets: reset::Requests::default(),
             switchovers: switchover::Requests::default(),
             changing_hands: watch::Sender::new(0),
@@ -281,6 +295,24 @@ impl Pair {
         self.opened_unclean
     }
 
+    /// A part of this copy's ledger of lost writes, from `at` on.
+    pub async fn read_ledger(&self, at: u64) -> Result<LedgerPart, ledger::Error> {
+        let ledger = self.files.ledger();
+        let file = ledger.file();
+        let read = tokio::task::spawn_blocking(move || ledger.read(at)).await;
+        read.unwrap_or_else(|panic| Err(ledger::Error::Failed { file, what: format!("reading panicked: {panic}") }))
+    }
+
+    /// The file of this copy's ledger of lost writes, and how much it lists: one that has changed is looked through.
+    pub async fn ledger(&self) -> (String, Result<Summary, ledger::Error>) {
+        let ledger = self.files.ledger();
+        let file = ledger.file();
+        let failed =
+            |panic| Err(ledger::Error::Failed { file: file.clone(), what: format!("reading panicked: {panic}") });
+        let summary = tokio::task::spawn_blocking(move || ledger.summary()).await.unwrap_or_else(failed);
+        (file, summary)
+    }
+
     /// The shard's uid, once known.
     #[must_use]
     pub fn uid(&self) -> Option<ShardUid> {
@@ -320,11 +352,12 @@ impl Pair {
     }
 
     /// Whether the copy may serve `any` reads without leading: a replica's, or that of a leader which may not lead now. One
-    /// that was never whole serves nothing, nor does a leader that has lost data.
+    /// that was never whole serves nothing, nor does a leader that has lost data, nor a copy that knows that it is not on its
+    /// leader's history.
     #[must_use]
     pub fn serves_any(&self) -> bool {
         let may = matches!(self.duty.read().duty, Duty::Following | Duty::Starting | Duty::StandingAside(_));
-        may && self.had_full_copy()
+        may && self.follower.lock().may_serve()
     }
 
     /// Upper bound of the copy's age (rule 24): zero at a leader, none when it cannot be bounded.

@@ -143,7 +143,7 @@ impl Pair {
     }
 
     /// Waits until an entry that was read is announced as well: a moment, unless the writer is stuck there.
-    async fn is_announced(&self, seq: Seq) -> bool {
+    pub(super) async fn is_announced(&self, seq: Seq) -> bool {
         let mut end = self.writer.published().subscribe();
         matches!(timeout(ANNOUNCE_WAIT, end.wait_for(|end| *end >= seq)).await, Ok(Ok(_)))
     }

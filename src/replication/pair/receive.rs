@@ -38,21 +38,22 @@ struct Incoming {
 }
 
 impl Pair {
-    /// Receives a snapshot and lets it take this copy's place.
-    pub(super) async fn receive_snapshot(&self) -> Result<(), FollowState> {
+    /// Receives a snapshot and lets it take this copy's place. `listed`: what this copy holds beyond that entry is in its
+    /// ledger, and need not be in the snapshot (rule 21).
+    pub(super) async fn receive_snapshot(&self, listed: Option<Seq>) -> Result<(), FollowState> {
         if self.writer.published().is_failed() {
             return Err(FollowState::Stuck("this copy's store has failed; restart this node".into())); // rule 9
         }
-        let received = self.try_receive_snapshot().await;
+        let received = self.try_receive_snapshot(listed).await;
         let step = if received.is_ok() { SnapshotStep::Completed } else { SnapshotStep::Failed };
         let (counters, shard) = self.counters();
         counters.snapshots_received.inc([shard, step.index()]);
         received
     }
 
-    async fn try_receive_snapshot(&self) -> Result<(), FollowState> {
+    async fn try_receive_snapshot(&self, listed: Option<Seq>) -> Result<(), FollowState> {
         self.enter(FollowState::Snapshot { records: 0 });
-        let received = self.try_receive().await;
+        let received = self.try_receive(listed).await;
         if received.is_err() {
             let files = Arc::clone(&self.files);
             let _ = tokio::task::spawn_blocking(move || files.discard_incoming()).await; // the next one begins anew anyway
@@ -60,8 +61,8 @@ impl Pair {
         received
     }
 
-    async fn try_receive(&self) -> Result<(), FollowState> {
-        let incoming = self.begin_incoming().await?;
+    async fn try_receive(&self, listed: Option<Seq>) -> Result<(), FollowState> {
+        let incoming = self.begin_incoming(listed).await?;
         let (counters, shard) = self.counters();
         counters.snapshots_received.inc([shard, SnapshotStep::Begun.index()]);
         let passed = self.receive_records(&incoming).await?;
@@ -82,11 +83,11 @@ impl Pair {
         .await
     }
 
-    async fn begin_incoming(&self) -> Result<Incoming, FollowState> {
+    async fn begin_incoming(&self, listed: Option<Seq>) -> Result<Incoming, FollowState> {
         match self.ask_snapshot(Kind::SnapshotBegin, Bytes::new()).await? {
             SnapshotAnswer::Began { id, shard_uid, history } => {
                 let uid = self.uid();
-                self.writer.published().with_history(|mine| may_replace((uid, mine), (shard_uid, &history)))?;
+                self.writer.published().with_history(|mine| may_replace((uid, mine), (shard_uid, &history), listed))?;
                 let files = Arc::clone(&self.files);
                 let engine = blocking(move || files.create_incoming()).await?;
                 Ok(Incoming { id, shard_uid, history, engine })
@@ -171,6 +172,7 @@ impl Pair {
             *self.uid.write() = uid_before;
             return Err(stuck(&refusal));
         }
+        *self.settles_at.lock() = None;
         self.follower.lock().replaced();
         info!(shard = self.shard.name, end = self.writer.published().end().0, "received a snapshot");
         Ok(())
@@ -186,7 +188,13 @@ impl Pair {
 
 /// Whether a snapshot may take this copy's place (rule 13): only if it is of the same data and holds what this copy holds.
 /// The leader has looked at that when it answered the poll; since then it may have been started again, with less.
-fn may_replace(mine: (Option<ShardUid>, &History), offered: (ShardUid, &History)) -> Result<(), FollowState> {
+///
+/// What is beyond `listed` is not lost with it, for it stands in the ledger.
+fn may_replace(
+    mine: (Option<ShardUid>, &History),
+    offered: (ShardUid, &History),
+    listed: Option<Seq>,
+) -> Result<(), FollowState> {
     let cursor = mine.1.cursor();
     if cursor.is_none() {
         return Ok(());
@@ -194,6 +202,7 @@ fn may_replace(mine: (Option<ShardUid>, &History), offered: (ShardUid, &History)
     let lost = |what: String| Err(FollowState::LeaderLostData(format!("the leader offers a snapshot {what}")));
     match offered.1.standing(cursor.as_ref()) {
         _ if mine.0 != Some(offered.0) => lost(format!("of shard uid {}", offered.0)),
+        Standing::Off if listed.is_some_and(|listed| offered.1.last_common(mine.1) >= listed) => Ok(()),
         Standing::Off => lost(format!("that ends at {} and lacks what this copy holds", offered.1.end())),
         Standing::On(_) => Ok(()),
     }
@@ -239,12 +248,18 @@ mod tests {
     fn snapshot_that_lacks_what_the_copy_holds_does_not_replace_it() {
         let (uid, other) = (ShardUid(5), ShardUid(6));
         let held = history(1, 7);
-        let may = |mine: Option<ShardUid>, offered: (ShardUid, &History)| may_replace((mine, &held), offered).is_ok();
+        let may =
+            |mine: Option<ShardUid>, offered: (ShardUid, &History)| may_replace((mine, &held), offered, None).is_ok();
         assert!(may(Some(uid), (uid, &history(1, 7))) && may(Some(uid), (uid, &history(1, 90))));
         assert!(!may(Some(uid), (uid, &history(1, 6))), "it ends before");
         assert!(!may(Some(uid), (uid, &history(2, 90))), "another life wrote it");
         assert!(!may(Some(uid), (other, &history(1, 90))) && !may(None, (uid, &history(1, 90))), "other data");
         let empty = History::default();
-        assert_eq!(may_replace((Some(other), &empty), (uid, &history(1, 7))), Ok(()), "nothing is lost");
+        assert_eq!(may_replace((Some(other), &empty), (uid, &history(1, 7)), None), Ok(()), "nothing is lost");
+        let listed =
+            |from, uid, offered: &History| may_replace((Some(ShardUid(5)), &held), (uid, offered), Some(Seq(from)));
+        assert_eq!(listed(6, uid, &history(1, 6)), Ok(()), "what it lacks is in the ledger");
+        assert!(listed(6, uid, &history(1, 5)).is_err(), "one write that it lacks is not");
+        assert!(listed(6, other, &history(1, 6)).is_err(), "other data");
     }
 }

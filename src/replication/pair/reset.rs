@@ -138,6 +138,7 @@ impl Pair {
         let engine = self.empty_copy(leadership.clone()).await.map_err(failed)?;
         self.writer.swap(engine).await.map_err(|refusal| failed(refusal.to_string()))?;
         *self.uid.write() = None;
+        *self.settles_at.lock() = None;
         self.follower.lock().emptied(self.around.clock.now());
         warn!(shard = self.shard.name, end = %held.end, keys = held.keys,
             "the copy was thrown away by an operator; everything is fetched from the leader");

@@ -2,6 +2,7 @@
 //!
 //! Each message is a tag byte and its fields; entries travel as the bytes that the log holds, checksum included.
 
+mod returning;
 mod snapshots;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,6 +12,7 @@ use crate::types::codec::{self, Malformed, Reader};
 use crate::types::entry::decode_key;
 use crate::types::{Cursor, Key, Seq, ShardUid, UnixMs, Version};
 
+pub use returning::{HistoryAnswer, RecordsAnswer, RecordsQuestion};
 pub use snapshots::{NextChunk, NextLog, SnapshotAnswer};
 
 /// Bytes of entries in one poll answer, unless one entry is larger (rule 16).

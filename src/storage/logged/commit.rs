@@ -14,19 +14,23 @@ use crate::storage::{ApplyRule, Batch, Engine, Entries, Error, LogEntry, State};
 use crate::types::{Entry, Seq};
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Bytes of entries that are read back at once, when earlier ones are applied.
 const READ_BACK_BYTES: usize = 4 << 20;
 
 impl Inner {
     pub(super) fn commit(&self, batch: &Batch) -> Result<(), Error> {
+        if batch.rewind.is_some() {
+            return self.rewind(batch);
+        }
         let mut commits = self.commits.lock();
         self.check()?;
         let plan = Plan::new(&self.state.read(), batch);
         if !batch.has_effect(&plan) {
             return Ok(());
         }
-        let committed = if self.front.get().is_none() && !self.may_begin_log(batch) {
+        let committed = if self.front.load().is_none() && !self.may_begin_log(batch) {
             self.commit_to_file(&mut commits, batch)
         } else {
             self.commit_to_log(&mut commits, batch, &plan)
@@ -65,9 +69,9 @@ impl Inner {
         let (after, to) = (plan.apply_after, plan.position.applied);
         let mut earlier = Vec::new();
         if !batch.append.is_empty() || after < to {
-            let log = self.begin_log(commits)?;
+            let front = self.begin_log(commits)?;
             earlier = self.earlier_entries(batch, after, to)?;
-            log.append(&batch.append, to)?;
+            front.log.append(&batch.append, to)?;
         }
         for LogEntry { entry, bytes } in &batch.append {
             commits.extent.push(entry.seq, bytes.len());
@@ -91,7 +95,7 @@ impl Inner {
             state.roll(batch, Position { log_start, log_bytes, ..plan.position });
             layers.active.bytes()
         };
-        let wants_segment = self.front.get().is_some_and(|front| front.log.wants_segment());
+        let wants_segment = self.front.load().as_ref().is_some_and(|front| front.log.wants_segment());
         self.bell.ring(|ring| {
             ring.has_work = true;
             ring.is_full |= active_bytes >= self.sizes.feed_bytes;
@@ -128,13 +132,13 @@ impl Inner {
     /// The log, which the file names before anything is in it: so that no file is ever served without it.
     ///
     /// A crash in between leaves a file that names a log without entries, which says so (`is_sealed`).
-    fn begin_log(&self, commits: &mut Commits) -> Result<&Log, Error> {
-        if let (Some(Front { log, .. }), Some(row)) = (self.front.get(), &mut commits.row) {
+    fn begin_log(&self, commits: &mut Commits) -> Result<Arc<Front>, Error> {
+        if let (Some(front), Some(row)) = (self.front.load_full(), &mut commits.row) {
             if row.is_sealed {
                 self.file.set_log(&LogRow { is_sealed: false, ..*row })?;
                 row.is_sealed = false;
             }
-            return Ok(log);
+            return Ok(front);
         }
         let after = self.state.read().history.end();
         let row = LogRow { id: LogId(self.random.id()), after, is_sealed: true };
@@ -144,7 +148,10 @@ impl Inner {
         let row = LogRow { is_sealed: false, ..row };
         self.file.set_log(&row)?;
         commits.row = Some(row);
-        Ok(&self.front.get_or_init(|| Front { log, after }).log)
+        let front =
+            Arc::new(Front { log, after, place: Arc::clone(&self.place), is_forgotten: AtomicBool::new(false) });
+        self.front.store(Some(Arc::clone(&front)));
+        Ok(front)
     }
 }
 

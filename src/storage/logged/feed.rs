@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::layers::Layers;
 use super::overlay::Overlay;
-use super::{Fed, Front, Inner};
+use super::{Fed, Inner};
 use crate::storage::layout::LogRow;
 use crate::storage::plan::Position;
 use crate::storage::transaction::{Feed, Records};
@@ -55,7 +55,8 @@ impl Inner {
         let mut commits = self.commits.lock();
         let state = self.state.write();
         let layers = self.layers.load_full();
-        if self.front.get().is_none() || (layers.file.position.applied == state.applied && commits.cursors.is_empty()) {
+        if self.front.load().is_none() || (layers.file.position.applied == state.applied && commits.cursors.is_empty())
+        {
             return None;
         }
         let overlay = Arc::clone(&layers.active);
@@ -131,9 +132,9 @@ impl Inner {
 
     /// Deletes the segments that nobody needs, for their effects are in the file, and no replica is behind them.
     fn tend_log(&self) -> Result<(), Error> {
-        let Some(Front { log, .. }) = self.front.get() else { return Ok(()) };
+        let Some(front) = self.front.load_full() else { return Ok(()) };
         let start = self.commits.lock().extent.start;
-        log.drop_through(start.min(self.layers.load().file.position.applied), 0).map(drop)
+        front.log.drop_through(start.min(self.layers.load().file.position.applied), 0).map(drop)
     }
 
     /// Bytes that a feed of all that is in memory may take: the values, and a path of new pages for each key, for the tree

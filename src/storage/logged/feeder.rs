@@ -126,7 +126,7 @@ impl Feeder {
 
 fn prepare(inner: &Inner) {
     while inner.bell.wait_for_wish() {
-        if let Some(Err(error)) = inner.front.get().map(|front| front.log.prepare()) {
+        if let Some(Err(error)) = inner.front.load_full().map(|front| front.log.prepare()) {
             return inner.fail(&error);
         }
     }

@@ -16,6 +16,7 @@
 //!   the next feed: one that is lost is one that went back, which harms nobody.
 //! - A file that receives a snapshot has no log: its batches are redb transactions, until it is complete. The log of a file
 //!   begins with its first entry after that.
+//! - A rewind (rule 21) is one transaction of the file, after a feed: in it the file forgets its log, and gets another.
 //! - After any failed call to the disk everything is refused until the file is opened again (rule 9).
 //!
 //! [`Logged::feed_once`] is plain code; `feeder` is the thread that calls it. The idea is that of a log-structured merge
@@ -29,13 +30,14 @@ mod layers;
 mod overlay;
 mod place;
 mod recovery;
+mod rewind;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Mutex, RwLock};
 
 pub use place::{Beside, Place};
@@ -86,8 +88,8 @@ struct Inner {
     /// What readers see.
     layers: ArcSwap<Layers>,
     file: RedbEngine,
-    /// From the first entry on.
-    front: OnceLock<Front>,
+    /// From the first entry on, of a new file and of one that was rewound.
+    front: ArcSwapOption<Front>,
     /// As of the last durable batch. Whoever holds it for writing changes what is visible; a walk holds it for reading.
     state: RwLock<State>,
     /// Batches are committed one after the other. Taken before `state`.
@@ -113,6 +115,19 @@ struct Front {
     log: Log,
     /// The last entry before the log's first: up to there the file's table may hold entries.
     after: Seq,
+    place: Arc<dyn Place>,
+    /// The file needs it no more: it goes with the last who reads it.
+    is_forgotten: AtomicBool,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        if self.is_forgotten.load(Ordering::SeqCst)
+            && let Err(error) = self.place.remove(self.log.id())
+        {
+            tracing::warn!(detail = %error, "a log that is of no use any more cannot be removed; the next start tries again");
+        }
+    }
 }
 
 /// What only commits and feeds look at.
@@ -144,7 +159,8 @@ impl Logged {
 
     /// Makes the log's next segment ready when it is time for that: otherwise a commit will have to.
     pub fn prepare_log(&self) -> Result<(), Error> {
-        self.inner.front.get().map_or(Ok(()), |front| front.log.prepare()).inspect_err(|error| self.inner.fail(error))
+        let front = self.inner.front.load_full();
+        front.map_or(Ok(()), |front| front.log.prepare()).inspect_err(|error| self.inner.fail(error))
     }
 }
 
@@ -183,7 +199,7 @@ impl Inner {
         if after >= end {
             return Ok(Entries::Found(Vec::new()));
         }
-        match self.front.get() {
+        match self.front.load_full() {
             Some(front) if after >= front.after => front.log.read(after, bytes_max),
             Some(front) => self.file.view().entries(after, front.after, bytes_max),
             None => self.file.entries(after, bytes_max),
@@ -290,7 +306,7 @@ impl Engine for Logged {
         let keys = inner.read(|| inner.keys())?;
         let Stats { file_bytes, cache, .. } = inner.file.stats()?;
         let LogExtent { start: log_start, bytes: log_bytes } = self.log_extent()?;
-        let in_log = inner.front.get().map_or(Ok(0), |front| inner.read(|| front.log.file_bytes()))?;
+        let in_log = inner.front.load_full().map_or(Ok(0), |front| inner.read(|| front.log.file_bytes()))?;
         let file_bytes = file_bytes + in_log;
         Ok(Stats { keys, file_bytes, log_bytes, log_start, cache })
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use ::redb::StorageBackend;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Mutex, RwLock};
 
 use super::extent::Extent;
@@ -102,7 +102,8 @@ impl Logged {
         let front = match row {
             Some(row) => {
                 let log = opened.open_log(&file, &*place, &row, shard, sizes)?;
-                log.map(|log| Front { log, after: row.after })
+                let place = Arc::clone(&place);
+                log.map(|log| Front { log, after: row.after, place, is_forgotten: AtomicBool::new(false) })
             }
             None => None,
         };
@@ -114,7 +115,7 @@ impl Logged {
         let inner = Inner {
             layers: ArcSwap::from_pointee(layers),
             file,
-            front: front.map_or_else(OnceLock::new, OnceLock::from),
+            front: ArcSwapOption::from_pointee(front),
             state: RwLock::new(state),
             commits: Mutex::new(Commits { row, extent, cursors: std::collections::BTreeMap::new() }),
             feeding: Mutex::default(),

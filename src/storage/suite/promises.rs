@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 
 use super::{LARGE, Scribe, Subject, delete, epoch, key, put, value};
-use crate::storage::{ApplyRule, Batch, Engine, Entries, Role, State, Stats, Trim};
+use crate::storage::{ApplyRule, Batch, Engine, Entries, Rewind, Role, State, Stats, Trim};
 use crate::types::{
     ClusterUid, Content, Cursor, Entry, Epoch, History, HistoryRow, Incarnation, NodeName, Record, Seq, ShardUid,
     Space, Version,
@@ -362,6 +362,90 @@ pub(super) fn adopt_replaces_log_and_history(subject: &impl Subject) {
     assert!(found(&engine, 90).is_empty());
     drop(engine);
     assert_eq!(subject.open().state().unwrap(), state);
+}
+
+/// The lost entries are 4 to 6; the leader holds `a` as it wrote it in 5, and no `d`.
+fn rewind(to: u64) -> Rewind {
+    let version = Version::Log { epoch: 2, seq: Seq(5), incarnation: Incarnation(9) };
+    let record = Record { version, content: Content::of("theirs") };
+    let settles_at = Some(Cursor { epoch: epoch(2), incarnation: Incarnation(9), seq: Seq(5) });
+    let replace = vec![(Space::Data, key("a"), Some(record.encode())), (Space::Data, key("d"), None)];
+    Rewind { to: Seq(to), replace, settles_at }
+}
+
+pub(super) fn rewind_takes_back_the_end_and_the_log_goes_on_from_there(subject: &impl Subject) {
+    let engine = subject.open();
+    let mut scribe = Scribe::new();
+    engine.commit(&scribe.batch([put("a", "1"), put("b", "2")])).unwrap();
+    let mut scribe = scribe.reopened();
+    engine.commit(&scribe.batch([put("c", "3")])).unwrap();
+    let common = engine.state().unwrap().history;
+    engine.commit(&scribe.batch([put("a", "lost"), put("d", "lost")])).unwrap();
+    let mut scribe = scribe.reopened();
+    engine.commit(&scribe.batch([put("d", "lost too")])).unwrap();
+    engine.commit(&Batch { rewind: Some(rewind(3)), shard_uid: Some(ShardUid(7)), ..Batch::default() }).unwrap();
+    let check = |engine: &dyn Engine, end: u64| {
+        let state = engine.state().unwrap();
+        assert_eq!((state.settles_at, state.shard_uid), (rewind(3).settles_at, Some(ShardUid(7))));
+        assert_eq!(positions(&engine.state().unwrap()), (3, end, end));
+        assert_eq!(engine.entries(Seq(2), 1), Ok(Entries::Trimmed), "what came before is in the data alone");
+        assert_eq!(engine.get(Space::Data, &key("d")), Ok(None));
+        engine.get(Space::Data, &key("a")).unwrap().unwrap().content.value
+    };
+    assert_eq!(engine.state().unwrap().history, common);
+    assert_eq!(check(&engine, 3), "theirs");
+    assert_eq!((value(&engine, "b"), value(&engine, "c")), (Some("2".into()), Some("3".into())));
+    assert!(found(&engine, 3).is_empty());
+    let Stats { keys, log_bytes, log_start, .. } = engine.stats().unwrap();
+    assert_eq!((keys, log_bytes, log_start), (3, 0, Seq(3)));
+    drop(engine);
+    let engine = subject.open();
+    assert_eq!(engine.state().unwrap().history, common);
+    assert_eq!(check(&engine, 3), "theirs");
+    // What the leader wrote there instead.
+    let mut theirs = Scribe { epoch: epoch(2), incarnation: Incarnation(9), end: Seq(3) };
+    let batch = theirs.batch([put("e", "5"), put("a", "6")]);
+    engine.commit(&batch).unwrap();
+    assert_eq!(check(&engine, 5), "6");
+    drop(engine);
+    let engine = subject.open();
+    assert_eq!(check(&engine, 5), "6");
+    let appended: Vec<Bytes> = batch.append.iter().map(|entry| entry.bytes.clone()).collect();
+    assert_eq!(found(&engine, 3), appended);
+    assert_eq!(engine.state().unwrap().history.cursor(), Some(theirs.cursor()));
+}
+
+pub(super) fn rewind_of_everything_and_of_nothing(subject: &impl Subject) {
+    let engine = subject.open();
+    let mut scribe = Scribe::new();
+    engine.commit(&scribe.batch([put("a", "1"), put("d", "2")])).unwrap();
+    let all = Rewind { settles_at: None, ..rewind(2) };
+    engine.commit(&Batch { rewind: Some(all), ..Batch::default() }).unwrap();
+    assert_eq!(positions(&engine.state().unwrap()), (2, 2, 2));
+    assert_eq!((value(&engine, "a"), value(&engine, "d")), (Some("theirs".into()), None));
+    let gone = Rewind { to: Seq::ZERO, replace: vec![(Space::Data, key("a"), None)], settles_at: None };
+    engine.commit(&Batch { rewind: Some(gone), ..Batch::default() }).unwrap();
+    drop(engine);
+    let engine = subject.open();
+    let state = engine.state().unwrap();
+    assert_eq!((positions(&state), state.history, state.settles_at), ((0, 0, 0), History::default(), None));
+    assert_eq!(engine.stats().unwrap().keys, 0);
+    engine.commit(&Scribe::new().batch([put("a", "3")])).unwrap();
+    assert_eq!(value(&engine, "a"), Some("3".into()));
+}
+
+pub(super) fn rewind_beyond_what_is_applied_or_beside_entries_panics(subject: &impl Subject) {
+    let engine = subject.open();
+    let mut scribe = Scribe::new();
+    engine.commit(&scribe.batch([put("a", "1")])).unwrap();
+    let appended = scribe.entry(vec![put("a", "2")]);
+    engine.commit(&Batch { append: vec![appended], ..Batch::default() }).unwrap();
+    assert!(panics(&engine, &Batch { rewind: Some(rewind(2)), ..Batch::default() }), "2 is not applied");
+    let beside = Batch { rewind: Some(rewind(1)), ..scribe.batch([put("a", "3")]) };
+    assert!(panics(&engine, &beside));
+    assert_eq!(positions(&engine.state().unwrap()), (0, 1, 2));
+    engine.commit(&Batch { rewind: Some(rewind(1)), ..Batch::default() }).unwrap();
+    assert_eq!(positions(&engine.state().unwrap()), (1, 1, 1));
 }
 
 pub(super) fn cursor_none_differs_from_never_seen<S: Subject>(subject: &S) {

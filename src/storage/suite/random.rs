@@ -5,11 +5,14 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::{InMemory, LoggedOnBackend, OnBackend, Scribe, Subject, delete, epoch, key, put};
-use crate::storage::{ApplyRule, Batch, Engine, State, Trim};
+use crate::storage::{ApplyRule, Batch, Engine, Rewind, State, Trim};
 use crate::types::{
     ClusterUid, Content, Cursor, Epoch, History, HistoryRow, Incarnation, NodeName, Record, Seq, ShardUid, Space,
     Version,
 };
+
+/// A key, and the seq of its record; none: there is none.
+type Replaced = (u8, Option<u64>);
 
 /// What a batch shall be, in terms of where the copy stands when it comes.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ struct Wish {
     new_epoch: bool,
     uids: Option<u64>,
     incoming: Option<bool>,
+    /// Instead of all the above but the facts: back to so many tenths of what is applied, with these records.
+    rewind: Option<(u64, Vec<Replaced>)>,
 }
 
 fn wish() -> impl Strategy<Value = Wish> {
@@ -39,27 +44,52 @@ fn wish() -> impl Strategy<Value = Wish> {
         proptest::option::weighted(0.3, (0_u64..60, 0_u64..2000, 0_usize..8)),
         (proptest::bool::weighted(0.2), proptest::bool::weighted(0.1), rarely(0.1)),
         proptest::option::weighted(0.05, any::<bool>()),
+        proptest::option::weighted(0.08, (0_u64..=10, vec((0_u8..12, proptest::option::of(1_u64..60)), 0..6))),
     )
         .prop_map(
-            |((entries, apply_tenths, if_newer), (install, adopt_beyond), cursor, trim, leader, incoming)| Wish {
-                entries,
-                apply_tenths,
-                if_newer,
-                install,
-                adopt_beyond,
-                cursor,
-                trim,
-                reopens_leader: leader.0,
-                new_epoch: leader.1,
-                uids: leader.2,
-                incoming,
+            |((entries, apply_tenths, if_newer), (install, adopt_beyond), cursor, trim, leader, incoming, rewind)| {
+                Wish {
+                    entries,
+                    apply_tenths,
+                    if_newer,
+                    install,
+                    adopt_beyond,
+                    cursor,
+                    trim,
+                    reopens_leader: leader.0,
+                    new_epoch: leader.1,
+                    uids: leader.2,
+                    incoming,
+                    rewind,
+                }
             },
         )
+}
+
+/// The batch of a wish to rewind. What comes behind it is written by another leader.
+fn rewinding(tenths: u64, records: Vec<Replaced>, scribe: &mut Scribe, applied: Seq) -> Batch {
+    let to = Seq(applied.0 * tenths / 10);
+    (scribe.end, scribe.incarnation) = (to, Incarnation(scribe.incarnation.0 + 1));
+    let record = |(name, seq): Replaced| {
+        let record = |seq| Record {
+            version: Version::Log { epoch: 1, seq: Seq(seq), incarnation: Incarnation(9) },
+            content: Content::of(format!("theirs {seq}")),
+        };
+        (Space::Data, key(vec![b'k', name]), seq.map(|seq| record(seq).encode()))
+    };
+    let settles_at = (tenths > 5).then(|| scribe.cursor());
+    let rewind = Rewind { to, replace: records.into_iter().map(record).collect(), settles_at };
+    Batch { rewind: Some(rewind), ..Batch::default() }
 }
 
 /// The batch that a wish means to a copy that stands where `scribe` wrote last, with `applied` applied.
 fn batch(wish: Wish, scribe: &mut Scribe, applied: Seq) -> Batch {
     let mut applied = applied;
+    if let Some((tenths, records)) = wish.rewind {
+        let facts = (wish.uids.map(ShardUid), wish.uids.map(|uid| ClusterUid(!uid)));
+        let batch = rewinding(tenths, records, scribe, applied);
+        return Batch { shard_uid: facts.0, cluster_uid: facts.1, ..batch };
+    }
     if wish.new_epoch {
         scribe.epoch = epoch(scribe.epoch.number + 1);
     }
@@ -70,7 +100,7 @@ fn batch(wish: Wish, scribe: &mut Scribe, applied: Seq) -> Batch {
         scribe.end = Seq(scribe.end.0 + more + 1);
         applied = scribe.end;
         let Scribe { epoch, incarnation, end } = scribe.clone();
-        History::new(vec![HistoryRow { epoch, incarnation, first: end }], end).unwrap()
+        History::new(vec![HistoryRow { epoch, incarnation, first: Seq(1) }], end).unwrap()
     });
     let mutation = |(name, length): (u8, Option<usize>)| match length {
         Some(length) => put(vec![b'k', name], vec![name; length]),
@@ -107,6 +137,7 @@ fn batch(wish: Wish, scribe: &mut Scribe, applied: Seq) -> Batch {
         leadership: wish.uids.map(|uid| Bytes::copy_from_slice(&uid.to_be_bytes())),
         role: None,
         incoming: wish.incoming,
+        rewind: None,
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::mandate::Mandate;
-use crate::storage::{Engine, Error, LogEntry, Role, Trim};
+use crate::storage::{Engine, Error, LogEntry, Rewind, Role, Trim};
 use crate::types::{ClusterUid, Cursor, Epoch, Incarnation, Mutation, NodeName, Seq, ShardUid, Version};
 
 /// Whether the copy takes entries, and from whom.
@@ -128,6 +128,13 @@ pub enum Item {
         /// Answered when it has taken over.
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
+    /// From here on, without the end of the log (rule 21).
+    Rewind {
+        /// What is taken back.
+        rewind: Box<Rewind>,
+        /// Answered when that is durable.
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
 }
 
 impl Item {
@@ -136,7 +143,7 @@ impl Item {
         match self {
             Item::Write { mutation, .. } => mutation.size(),
             Item::Append { entries, .. } => entries.iter().map(|entry| entry.bytes.len()).sum(),
-            Item::Note { .. } | Item::SetMode { .. } | Item::Swap { .. } => 0,
+            Item::Note { .. } | Item::SetMode { .. } | Item::Swap { .. } | Item::Rewind { .. } => 0,
         }
     }
 }

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::{Facts, Item, Mode, Published, Refusal, Writer, Written};
-use crate::storage::{Engine, Error, LogEntry};
+use crate::storage::{Engine, Error, LogEntry, Rewind};
 use crate::types::{Mutation, Seq};
 
 /// Items in one commit.
@@ -103,6 +103,11 @@ impl Handle {
     /// Lets another file take over, behind all that is queued.
     pub async fn swap(&self, engine: Arc<dyn Engine>) -> Result<(), Refusal> {
         self.submit(|reply| Item::Swap { engine, reply }).await
+    }
+
+    /// Takes back the end of a replica's log, behind all that is queued.
+    pub async fn rewind(&self, rewind: Rewind) -> Result<(), Refusal> {
+        self.submit(|reply| Item::Rewind { rewind: Box::new(rewind), reply }).await
     }
 
     /// What is durable.
