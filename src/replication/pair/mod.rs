@@ -10,9 +10,10 @@
 //!
 //! What is decided is in pure code: [`leader`] (what a poll means, what may leave the log), [`follower`] (what an answer
 //! means, how fresh the copy is), [`opening`] (whether a node may lead at its start) and [`takeover`] (whether one may take
-//! over). What is done stands in [`roles`] (lead or follow, as the map says), [`lead`], [`polls`], [`follow`], [`receive`],
-//! [`reset`], [`promote`] and [`switchover`], and the two meet in [`Pair`].
+//! over), and [`risk`] (what is on one disk only, and whether more of it may be). What is done stands in [`roles`] (lead or follow, as the map says), [`lead`], [`polls`], [`follow`], [`receive`],
+//! [`reset`], [`promote`], [`switchover`] and [`acks`], and the two meet in [`Pair`].
 
+pub mod acks;
 pub mod follow;
 pub mod follower;
 pub mod grant;
@@ -24,6 +25,7 @@ pub mod polls;
 pub mod promote;
 pub mod receive;
 pub mod reset;
+pub mod risk;
 pub mod roles;
 pub mod switchover;
 pub mod takeover;
@@ -43,9 +45,9 @@ use crate::config::{Node, Settings, Shard};
 use crate::metrics::{self, Metrics};
 use crate::peer::{Local, Pool};
 use crate::random::Random;
-use crate::storage::writer::{Handle, Leave, Mandate, Upkeep};
+use crate::storage::writer::{GuardSource, Handle, Leave, Mandate, Upkeep};
 use crate::storage::{Engine, Files, State};
-use crate::types::{Epoch, Incarnation, NodeName, Seq, ShardUid};
+use crate::types::{Cursor, Epoch, Incarnation, NodeName, Seq, ShardUid};
 
 pub use follower::{FollowState, Follower};
 pub use leader::Leader;
@@ -137,6 +139,8 @@ pub struct Pair {
     leader: Arc<Mutex<Leader>>,
     /// The greatest seq that a replica has acknowledged: a write above it need not ask the leader's view for its copies.
     acknowledged: AtomicU64,
+    /// Writes that wait until replicas have them.
+    acks: acks::Acks,
     follower: Mutex<Follower>,
     /// Wakes the task that leads: a replica has shown that this leader lost data.
     halted: Notify,
@@ -154,6 +158,16 @@ pub struct Pair {
     told_to_lead: Mutex<Option<Epoch>>,
     /// One takeover at a time.
     taking_over: tokio::sync::Mutex<()>,
+    /// Who handed the shard over to this node, for which epoch, and held what then; until it leads.
+    granted: Mutex<Option<Granted>>,
+}
+
+/// A leader that handed its shard over.
+#[derive(Debug)]
+struct Granted {
+    epoch: Epoch,
+    by: NodeName,
+    cursor: Option<Cursor>,
 }
 
 /// A duty, and since when the copy has it.
@@ -187,6 +201,7 @@ impl Pair {
             opened_unclean: state.unclean,
             leader,
             acknowledged: AtomicU64::new(u64::MAX), // not known before the first poll
+            acks: acks::Acks::default(),
             follower: Mutex::new(follower),
             halted: Notify::new(),
             shown: Mutex::default(),
@@ -195,6 +210,7 @@ impl Pair {
             changing_hands: watch::Sender::new(0),
             told_to_lead: Mutex::default(),
             taking_over: tokio::sync::Mutex::default(),
+            granted: Mutex::default(),
         }
     }
 
@@ -224,6 +240,8 @@ impl Pair {
         }
         held.duty = duty;
         held.mandate = mandate;
+        drop(held);
+        self.acks.arrived(); // who waits for a replica looks whether this node still leads
         is_new
     }
 
@@ -345,8 +363,19 @@ pub fn upkeep_source(
         queue_bytes_max: settings.queue_bytes_max,
         queue_entries_max: settings.queue_entries_max,
     };
-    move |engine, end| match engine.log_extent() {
-        Ok(log) => leader.lock().upkeep(&log, bounds, end, clock.now()),
-        Err(_) => Upkeep::default(), // the commit that follows says what is wrong
+    move |engine, end| {
+        let (log, now) = (engine.log_extent(), clock.now());
+        let mut leader = leader.lock();
+        leader.mark(end, now);
+        match log {
+            Ok(log) => leader.upkeep(&log, bounds, end, now),
+            Err(_) => Upkeep::default(), // the commit that follows says what is wrong
+        }
     }
+}
+
+/// What a copy's writer asks before it gives a seq; none where the file sets no limit to what is at risk.
+pub fn guard_source(leader: Arc<Mutex<Leader>>, settings: &Settings) -> Option<GuardSource> {
+    let limits = risk::Limits::of(settings)?;
+    Some(Box::new(move |next, now| risk::check(&leader.lock(), next, limits, now)))
 }

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::grant::{Grant, GrantAnswer};
 use super::takeover::{self, Objection, Plan, Said, Survey};
 use super::wire::Inspect;
-use super::{Pair, Surroundings, inspect};
+use super::{Granted, Pair, Surroundings, inspect};
 use crate::cluster::canvass::{self, Answer};
 use crate::cluster::exchange;
 use crate::config::{Node, Shard};
@@ -195,7 +195,12 @@ impl Pair {
         let accepted = match self.check_grant(&grant) {
             Err(detail) => Err(detail),
             Ok(()) if grant.is_rehearsal => self.rehearse().await.map(|()| GrantAnswer::Ready),
-            Ok(()) => self.begin_epoch(&grant.epoch).await.map(|()| GrantAnswer::Leads),
+            Ok(()) => {
+                let Grant { epoch, cursor, .. } = grant;
+                let by = self.current_leader().name.clone();
+                *self.granted.lock() = Some(Granted { epoch: epoch.clone(), by, cursor });
+                self.begin_epoch(&epoch).await.map(|()| GrantAnswer::Leads)
+            }
         };
         accepted.unwrap_or_else(|detail| GrantAnswer::Refused { detail })
     }
