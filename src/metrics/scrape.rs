@@ -75,6 +75,8 @@ pub struct CopySeen {
     pub queue_bytes_max: u64,
     /// Entries that no replica has; at a leader that has replicas.
     pub at_risk_entries: Option<u64>,
+    /// At most so old is the oldest of them, in milliseconds.
+    pub at_risk_ms: Option<u64>,
     /// Upper bound of the copy's age, in milliseconds; none when it cannot be bounded.
     pub stale_ms: Option<u64>,
     /// Records received of a snapshot that is under way.
@@ -202,6 +204,12 @@ const COPY: &[Shown<CopySeen>] = &[
     ("ostraca_at_risk_entries", None, "Entries on the leader's disk only", |copy| {
         copy.at_risk_entries.map(|entries| entries as f64)
     }),
+    (
+        "ostraca_at_risk",
+        Some(Unit::Seconds),
+        "How long the oldest of the entries at risk has been on the leader's disk only, at most; 0 when there is none",
+        |copy| seconds(copy.at_risk_ms),
+    ),
     ("ostraca_staleness", Some(Unit::Seconds), "How old the copy is at most; absent while that is unknown", |copy| {
         seconds(copy.stale_ms)
     }),

@@ -10,6 +10,7 @@
 
 pub mod ack;
 pub mod assembly;
+pub mod bounds;
 pub mod call;
 pub mod error;
 pub mod operate;

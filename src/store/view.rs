@@ -206,6 +206,13 @@ pub struct CopyStatus {
     pub log_bytes: u64,
     /// At a replica: upper bound of its data's age; none when it cannot be bounded. 0 at a leader.
     pub stale_ms: Option<u64>,
+    /// At a leader: entries that are on its disk only; none when it is unreplicated.
+    pub at_risk_entries: Option<u64>,
+    /// How old the oldest of them is, at most; 0 when there is none.
+    pub at_risk_ms: Option<u64>,
+    /// The shard has no replicas: all that it holds is on one disk.
+    #[serde(default)]
+    pub unreplicated: bool,
     /// At a leader: its replicas.
     pub replicas: Vec<ReplicaStatus>,
 }

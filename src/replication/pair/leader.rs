@@ -147,6 +147,7 @@ impl Leader {
     /// Whoever led before has handed over, and holds all up to here: as good as a poll.
     pub fn was_handed_over(&mut self, by: &NodeName, cursor: Option<Cursor>, now: Instant) {
         if let Some(replica) = self.replicas.get_mut(by) {
+            replica.last_poll = Some(now);
             replica.enter(cursor, now);
         }
     }
