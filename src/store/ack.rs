@@ -113,7 +113,13 @@ pub(super) fn begin(pair: &Pair, ack: Ack) -> Result<Waiting<'_>, Error> {
         let hint = "nothing was written: give all nodes one sharding.toml, or ask for fewer replicas";
         return Err(Error::new(Code::TooFewReplicas, detail).hint(hint));
     };
-    Ok(Waiting { pair, expected: pair.expect_acks(), ack, wanted })
+    let Some(expected) = pair.expect_acks(ack.is_forwarded) else {
+        let detail = format!("too many forwarded writes wait for the replicas of shard {} already", pair.shard.name);
+        let hint =
+            "nothing was written: kv status shows which replica is away; a shorter ack_timeout= makes room sooner";
+        return Err(Error::new(Code::Overloaded, detail).hint(hint));
+    };
+    Ok(Waiting { pair, expected, ack, wanted })
 }
 
 impl Waiting<'_> {
@@ -151,7 +157,7 @@ impl Waiting<'_> {
             )),
             Waited::Fenced => Err(Error::new(
                 Code::NoLeader,
-                "another node began to lead the shard before the write was acknowledged",
+                "the node that took the write stopped leading the shard before it was acknowledged",
             )
             .applied(Applied::Unknown)
             .hint(

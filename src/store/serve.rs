@@ -222,7 +222,7 @@ impl Store {
             Kind::Grant => {
                 let grant = Grant::decode(body)?;
                 match pair {
-                    Some(pair) => pair.accept_grant(grant).await,
+                    Some(pair) => pair.accept_grant(&envelope.from, grant).await,
                     None => GrantAnswer::Refused { detail: self.no_copy(envelope) },
                 }
                 .encode()

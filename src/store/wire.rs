@@ -343,6 +343,8 @@ mod tests {
             let ack = Some(Ack { wanted, timeout: Duration::from_millis(1500), is_forwarded: true });
             let (operation, consistency) = (Operation::Delete { key: key() }, Consistency::Leader);
             let bytes = Forwarded::encode(&operation, consistency, ack);
+            let without = Forwarded::encode(&operation, consistency, None);
+            assert!(bytes.len() > without.len() && bytes.starts_with(&without), "an older node finds bytes left over");
             assert_eq!(Forwarded::decode(bytes), Ok(Forwarded { operation, consistency, ack }));
         }
         let acks = Acks { have: 1, of: 2 };

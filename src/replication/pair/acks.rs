@@ -6,8 +6,13 @@
 //!                                                 another leads ═▶ does it have the write? ┘  time is over
 //! ```
 //!
-//! Nobody waits: a poll costs one look at a number more. Those who wait are requests, and bounded as such. Each poll wakes
-//! all of them, for what one replica acknowledges are nearly always all writes of a commit.
+//! Nobody waits: a poll costs one look at a number more. Each poll wakes all that wait, for what one replica acknowledges
+//! are nearly always all writes of a commit.
+//!
+//! | bound | what happens there |
+//! |---|---|
+//! | those who wait are requests, and bounded as such: connections, calls under way between two nodes | as for every request |
+//! | [`FORWARDED_MAX`] that other nodes passed on | the next one is refused, nothing written: they take the room in which that node's other requests are served |
 //!
 //! When this leadership ends while a write waits, the view of the replicas that belongs to it is kept until the next one
 //! ends: a replica that has acknowledged the write and leads now has it, and so it lasts (rule 17 asks for "unknown" only
@@ -23,8 +28,13 @@ use tokio::time::sleep;
 
 use super::{Leader, Pair};
 use crate::cluster::{Aside, Part};
+use crate::peer::server::SERVING_MAX;
 use crate::storage::writer::Leave;
 use crate::types::{NodeName, Seq};
+
+/// Forwarded writes that wait at once. A node serves so many requests of another at once, and reads no more of them then:
+/// writes that wait for a replica which is away must not keep reads waiting.
+const FORWARDED_MAX: usize = SERVING_MAX / 4 * 3;
 
 /// Between two looks at a leave that is stale: it is being asked who leads.
 const SETTLE_PAUSE: Duration = Duration::from_millis(5);
@@ -33,6 +43,8 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 pub(super) struct Acks {
     waiting: AtomicUsize,
+    /// Those of them that other nodes passed on.
+    forwarded: AtomicUsize,
     arrived: Notify,
     /// The view of the leadership before this one, with what its replicas had acknowledged.
     former: Mutex<Option<Leader>>,
@@ -63,10 +75,14 @@ impl Acks {
 #[derive(Debug)]
 pub struct Expected<'p> {
     pair: &'p Pair,
+    is_forwarded: bool,
 }
 
 impl Drop for Expected<'_> {
     fn drop(&mut self) {
+        if self.is_forwarded {
+            self.pair.acks.forwarded.fetch_sub(1, Ordering::AcqRel);
+        }
         self.pair.acks.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -94,10 +110,13 @@ pub enum Waited {
 }
 
 impl Pair {
-    /// To be called before a write that will wait is given to the writer: its replicas are not kept waiting then.
-    pub fn expect_acks(&self) -> Expected<'_> {
+    /// To be called before a write that will wait is given to the writer: its replicas are not kept waiting then. None when
+    /// too many wait that were forwarded.
+    pub fn expect_acks(&self, is_forwarded: bool) -> Option<Expected<'_>> {
         self.acks.waiting.fetch_add(1, Ordering::AcqRel);
-        Expected { pair: self }
+        let others = if is_forwarded { self.acks.forwarded.fetch_add(1, Ordering::AcqRel) } else { 0 };
+        let expected = Expected { pair: self, is_forwarded };
+        (others < FORWARDED_MAX).then_some(expected)
     }
 
     /// The view of the leadership in which an epoch's writes were made, as long as it is known.

@@ -109,7 +109,7 @@ impl Pair {
     }
 
     /// Who leads the shard, as far as this node knows.
-    pub(super) fn current_leader(&self) -> &Node {
+    fn current_leader(&self) -> &Node {
         self.around.map.leader_of(&self.shard)
     }
 

@@ -23,7 +23,8 @@ pub const PIN_LAPSE: Duration = Duration::from_secs(10);
 pub const SNAPSHOTS_MAX: usize = 2;
 /// A replica that has not polled in so long is away.
 pub const AWAY_AFTER: Duration = Duration::from_secs(2);
-/// A replica whose last poll on this leader's history is no older is present: it counts for `min_replicas` (rule 23).
+/// A replica whose last poll on this leader's history is no older is present: it counts for `min_replicas` (rule 23). A poll
+/// that waits for news counts until it is answered, a poll interval at most.
 pub const PRESENT_FOR: Duration = AWAY_AFTER;
 
 /// Between two answers with entries to one replica, while few entries come (decision 0025).

@@ -185,7 +185,7 @@ impl Pair {
     }
 
     /// The leader hands over: this node leads from now on, if its copy holds all that the leader's holds.
-    pub async fn accept_grant(&self, grant: Grant) -> GrantAnswer {
+    pub async fn accept_grant(&self, from: &NodeName, grant: Grant) -> GrantAnswer {
         let Ok(_one) = self.taking_over.try_lock() else {
             return GrantAnswer::Refused { detail: format!("node {} is about to lead already", self.me.name) };
         };
@@ -197,8 +197,7 @@ impl Pair {
             Ok(()) if grant.is_rehearsal => self.rehearse().await.map(|()| GrantAnswer::Ready),
             Ok(()) => {
                 let Grant { epoch, cursor, .. } = grant;
-                let by = self.current_leader().name.clone();
-                *self.granted.lock() = Some(Granted { epoch: epoch.clone(), by, cursor });
+                *self.granted.lock() = Some(Granted { epoch: epoch.clone(), by: from.clone(), cursor });
                 self.begin_epoch(&epoch).await.map(|()| GrantAnswer::Leads)
             }
         };
