@@ -255,6 +255,10 @@ pub(crate) struct LoadArgs {
     )]
     pub(crate) route: RouteArg,
 
+    /// Writes wait until they are on the disks of: leader (the default), replicas:N, or all
+    #[arg(long, value_name = "COPIES", requires = "workload", conflicts_with = "set_template", value_parser = ack, help_heading = "Where and how well")]
+    pub(crate) ack: Option<String>,
+
     /// Compare what is read with what was acknowledged, and read everything back at the end
     #[arg(long, requires = "workload", help_heading = "Where and how well")]
     pub(crate) verify: bool,
@@ -304,6 +308,16 @@ impl LoadArgs {
     pub(crate) fn connections(&self) -> usize {
         let default = if self.workload.is_some() { 32 } else { 1 };
         usize::from(self.concurrency.unwrap_or(default))
+    }
+}
+
+/// `leader`, `all`, `replicas:2`.
+fn ack(text: &str) -> Result<String, String> {
+    let is_number = |digits: &str| digits.parse::<u32>().is_ok_and(|replicas| replicas > 0);
+    match text {
+        "leader" | "all" => Ok(text.to_owned()),
+        _ if text.strip_prefix("replicas:").is_some_and(is_number) => Ok(text.to_owned()),
+        _ => Err("write leader, all, or replicas:N with N from 1".into()),
     }
 }
 
@@ -378,6 +392,8 @@ mod tests {
             &["--json", "x"],
             &["--workload", "a", "--iterations", "5"],
             &["--workload", "a", "--get-template", "GET /{key}"],
+            &["--ack", "all"],
+            &["--workload", "set", "--ack", "replicas:0"],
             &["--workload", "d"],
             &["--workload", "a", "--requests", "5", "--rate", "5"],
             &["compare", "a.json", "b.json"],

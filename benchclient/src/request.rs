@@ -67,10 +67,13 @@ pub(crate) struct Forms {
 }
 
 impl Forms {
-    /// Ostraca's own.
-    pub(crate) fn native() -> Forms {
-        let of = |method: &str| Form { method: method.into(), before: "/v1/kv/".into(), after: String::new() };
-        Forms { get: of("GET"), set: of("PUT") }
+    /// Ostraca's own; writes ask for this acknowledgement.
+    pub(crate) fn native(ack: Option<&str>) -> Forms {
+        let of = |method: &str, after: String| Form { method: method.into(), before: "/v1/kv/".into(), after };
+        Forms {
+            get: of("GET", String::new()),
+            set: of("PUT", ack.map_or_else(String::new, |ack| format!("?ack={ack}"))),
+        }
     }
 
     /// The same, ready to be sent to this `HOST:PORT`.
@@ -130,7 +133,7 @@ mod tests {
 
     #[test]
     fn requests_are_what_http_wants() {
-        let cut = Forms::native().cut("127.0.0.2:8080");
+        let cut = Forms::native(None).cut("127.0.0.2:8080");
         let mut out = Vec::new();
         cut.get(&mut out, |out| out.extend_from_slice(b"a"));
         cut.set(&mut out, |out| out.extend_from_slice(b"b"), 1203);
@@ -140,6 +143,17 @@ mod tests {
             "GET /v1/kv/a HTTP/1.1\r\nHost: 127.0.0.2:8080\r\n\r\n\
              PUT /v1/kv/b HTTP/1.1\r\nHost: 127.0.0.2:8080\r\nContent-Length: 1203\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn requests_of_writes_alone_ask_for_an_acknowledgement() {
+        let cut = Forms::native(Some("replicas:1")).cut("h:1");
+        let mut out = Vec::new();
+        cut.get(&mut out, |out| out.extend_from_slice(b"a"));
+        cut.set(&mut out, |out| out.extend_from_slice(b"b"), 3);
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.starts_with("GET /v1/kv/a HTTP/1.1\r\n"), "{text}");
+        assert!(text.contains("PUT /v1/kv/b?ack=replicas:1 HTTP/1.1\r\n"), "{text}");
     }
 
     #[test]

@@ -340,7 +340,16 @@ async fn server(session: &Session) -> Server {
         cluster: cluster.as_ref().map(|cluster| cluster.name.clone()),
         profile: cluster.as_ref().map(|cluster| cluster.profile.clone()),
         topology: cluster.as_ref().map(|cluster| cluster.topology()),
-        durability: about.durability,
+        durability: asked_for(about.durability, session.args.ack.as_deref()),
+    }
+}
+
+/// What an acknowledged write means: by the server, and by what writes ask for beside.
+fn asked_for(durability: Option<String>, ack: Option<&str>) -> Option<String> {
+    match (durability, ack) {
+        (Some(durability), Some(ack)) => Some(format!("{durability}, ack={ack}")),
+        (None, Some(ack)) => Some(format!("ack={ack}")),
+        (durability, None) => durability,
     }
 }
 

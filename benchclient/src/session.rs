@@ -88,7 +88,7 @@ impl Session {
     fn forms(&self) -> Forms {
         match (&self.args.get_template, &self.args.set_template) {
             (Some(get), Some(set)) => Forms { get: get.clone(), set: set.clone() },
-            _ => Forms::native(),
+            _ => Forms::native(self.args.ack.as_deref()),
         }
     }
 

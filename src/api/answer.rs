@@ -11,6 +11,7 @@ use super::params::{self, Plus};
 use super::reply::{Lines, Reply};
 use crate::placement::HashFunction;
 use crate::storage::Role;
+use crate::store::ack::Unconfirmed;
 use crate::store::{Acks, Answer, Applied, Code, Consistency, Location, Outcome, Place, Served};
 use crate::types::{Record, Version};
 
@@ -103,6 +104,16 @@ fn written(answer: Answer) -> Result<(Lines, bool), Problem> {
         }
     });
     Ok((lines, created))
+}
+
+/// A write that is done, and not where it was asked to be: its version, and which copies have it.
+pub(super) fn unconfirmed(problem: Problem, unconfirmed: &Unconfirmed) -> Problem {
+    let Unconfirmed { version, acks: Acks { have, of } } = unconfirmed;
+    let acks = format!("{have}/{of}");
+    let problem = problem.line("kv-acks", &acks).extra("acks", acks);
+    let Some(version) = version else { return problem };
+    let etag = format!("\"{version}\"");
+    problem.line("etag", &etag).extra("etag", etag)
 }
 
 /// Who gave the answer.

@@ -10,6 +10,7 @@ use axum::http::request::Parts;
 use parking_lot::Mutex;
 
 use super::Api;
+use super::ack;
 use super::alarm::Alarm;
 use super::answer;
 use super::controls::{Controls, Route};
@@ -83,10 +84,14 @@ impl Asked<'_> {
     /// ends as unknown.
     pub(super) async fn call(&self, operation: Operation, controls: &Controls) -> Result<Answer, Problem> {
         let is_write = operation.is_write();
+        if let Some(ack) = controls.ack {
+            ack::check(ack, operation.key(), is_write, self.store())?;
+        }
         let call = Call {
             operation,
             consistency: controls.consistency,
             reach: if controls.route == Route::Forward { Reach::Forward } else { Reach::Local },
+            ack: controls.ack,
             deadline: controls.deadline,
             request_id: self.id,
         };

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use axum::http::header::{CONNECTION, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName};
 
+use super::ack;
 use super::error::Problem;
 use super::params::Params;
 use crate::config::Settings;
 use crate::store::Consistency;
+use crate::store::ack::Ack;
 
 /// The controls of data routes, as parameters.
 pub(super) const DATA: &[&str] = &["consistency", "max_stale", "session", "ack", "ack_timeout", "route", "timeout"];
@@ -54,6 +56,8 @@ pub(super) struct Controls {
     pub(super) consistency: Consistency,
     /// How far it may travel.
     pub(super) route: Route,
+    /// What a write waits for beyond its leader's disk.
+    pub(super) ack: Option<Ack>,
     /// When the client stops waiting.
     pub(super) deadline: Instant,
 }
@@ -73,18 +77,18 @@ impl Controls {
         } else if !params.have_any(accepts) {
             // Nearly all requests come without: not worth a look for each.
             let deadline = began + settings.request_timeout;
-            return Ok(Controls { consistency: Consistency::default(), route: Route::default(), deadline });
+            return Ok(Controls { consistency: Consistency::default(), route: Route::default(), ack: None, deadline });
         }
-        for name in ["max_stale", "session", "ack_timeout"] {
+        for name in ["max_stale", "session"] {
             if one(name, params, headers)?.is_some() {
                 return Err(Problem::not_built(format_args!("the control {name}")));
             }
         }
-        check_ack(one("ack", params, headers)?)?;
         let route = route(params.text("route")?.or(header("route", headers)?))?;
         Ok(Controls {
             consistency: consistency(one("consistency", params, headers)?, route)?,
             route,
+            ack: ack::read(one("ack", params, headers)?, one("ack_timeout", params, headers)?, settings)?,
             deadline: began + timeout(one("timeout", params, headers)?, settings)?,
         })
     }
@@ -102,17 +106,6 @@ fn consistency(text: Option<&str>, route: Route) -> Result<Consistency, Problem>
                 .hint("use consistency=leader or consistency=any"))
         }
         Some(other) => Err(bad("consistency", other, "leader or any")),
-    }
-}
-
-fn check_ack(text: Option<&str>) -> Result<(), Problem> {
-    match text {
-        None | Some("leader") => Ok(()),
-        Some("all") => Err(Problem::not_built("ack=all").hint("use ack=leader, and read KV-Acks")),
-        Some(text) if text.strip_prefix("replicas:").is_some_and(is_number) => {
-            Err(Problem::not_built(format_args!("ack={text}")).hint("use ack=leader, and read KV-Acks"))
-        }
-        Some(other) => Err(bad("ack", other, "leader")),
     }
 }
 
@@ -142,7 +135,7 @@ fn timeout(text: Option<&str>, settings: &Settings) -> Result<Duration, Problem>
 }
 
 /// `500ms`, `2s`, or bare milliseconds.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let (digits, unit_ms) = match text.strip_suffix("ms") {
         Some(digits) => (digits, 1),
         None => text.strip_suffix('s').map_or((text, 1), |digits| (digits, 1000)),
@@ -154,11 +147,11 @@ fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(digits.parse().unwrap_or(u64::MAX).saturating_mul(unit_ms)))
 }
 
-fn is_number(text: &str) -> bool {
+pub(super) fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn bad(name: &str, value: &str, instead: &str) -> Problem {
+pub(super) fn bad(name: &str, value: &str, instead: &str) -> Problem {
     Problem::bad_request(format!("{name}={} is not understood", value.escape_debug()))
         .hint(format!("{name} is {instead}"))
 }
@@ -282,14 +275,17 @@ mod tests {
         assert_eq!(read("", &[("kv-consistancy", "any")]), Err(400));
         assert_eq!(read("", &[("kv-shard", "x"), ("kv-acks", "1/2"), ("kv-stale-ms", "0")]), read("", &[]));
         assert_eq!(read("", &[("kv-hop", "x"), ("connection", "close, KV-Hop")]), read("", &[]));
-        assert_eq!(read("", &[("kv-ack", "all"), ("connection", "kv-ack")]), Err(501), "a control is never dropped");
+        assert_eq!(
+            read("", &[("kv-session", "x"), ("connection", "kv-session")]),
+            Err(501),
+            "a control is never dropped"
+        );
+        assert_eq!(read("", &[("kv-ack", "x"), ("connection", "kv-ack")]), Err(400), "a control is never dropped");
     }
 
     #[test]
     fn controls_that_are_not_built_are_501() {
-        for query in
-            ["ack=all", "ack=replicas:2", "ack_timeout=1s", "consistency=bounded", "consistency=session", "session=x"]
-        {
+        for query in ["consistency=bounded", "consistency=session", "session=x"] {
             assert_eq!(read(query, &[]), Err(501), "{query}");
         }
         assert_eq!(read("consistency=bounded&max_stale=500ms", &[]), Err(501));
@@ -297,9 +293,7 @@ mod tests {
 
     #[test]
     fn controls_that_mean_nothing_are_400() {
-        for query in
-            ["ack=none", "ack=replicas:", "ack=replicas:x", "ack=", "consistency=strong", "route=proxy", "route="]
-        {
+        for query in ["ack=none", "ack=", "ack_timeout=1s", "consistency=strong", "route=proxy", "route="] {
             assert_eq!(read(query, &[]), Err(400), "{query}");
         }
     }

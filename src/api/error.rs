@@ -229,6 +229,21 @@ fn store_table(code: Code, later: &'static str) -> (StatusCode, &'static str, &'
             "This is documented but not built yet",
             "do without it, or wait for a later version",
         ),
+        Code::AtRisk => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many writes are on one disk only",
+            "start the replica, or let it catch up, and write again; kv status shows it",
+        ),
+        Code::TooFewReplicas => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too few replicas are there",
+            "start the replicas, and write again; kv status shows them",
+        ),
+        Code::AckTimeout => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "The write is done, and not where it was asked to be",
+            "do not send it again; kv status shows which replica is behind",
+        ),
         Code::Internal => (
             StatusCode::INTERNAL_SERVER_ERROR,
             "We made a mistake",
@@ -397,13 +412,19 @@ impl From<Error> for Problem {
                 problem = problem.extra(name, value);
             }
         }
-        problem
+        match error.unconfirmed {
+            Some(unconfirmed) => answer::unconfirmed(problem, &unconfirmed),
+            None => problem,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Acks;
+    use crate::store::ack::Unconfirmed;
+    use crate::types::{Incarnation, Seq, Version};
 
     fn text(problem: Problem) -> String {
         String::from_utf8(problem.into_reply().into_body().to_vec()).unwrap()
@@ -426,8 +447,22 @@ mod tests {
     }
 
     #[test]
+    fn problem_of_a_write_that_was_not_acknowledged_says_what_was_written_and_where() {
+        let version = Version::Log { epoch: 1, seq: Seq(7), incarnation: Incarnation(0xab) };
+        let unconfirmed = |version| Unconfirmed { version, acks: Acks { have: 1, of: 3 } };
+        let error = Error::new(Code::AckTimeout, "late").applied(Applied::Yes);
+        let reply = Problem::from(error.clone().unconfirmed(unconfirmed(Some(version)))).into_reply();
+        let etag = "\"1.7.00000000000000ab\"";
+        assert_eq!((reply.status().as_u16(), reply.get("etag"), reply.get("kv-acks")), (504, Some(etag), Some("1/3")));
+        let document: Value = serde_json::from_slice(&reply.into_body()).unwrap();
+        assert_eq!((&document["applied"], &document["acks"]), (&"yes".into(), &"1/3".into()));
+        assert_eq!((&document["etag"], &document["retryable"]), (&etag.into(), &false.into()));
+        assert_eq!(Problem::from(error.unconfirmed(unconfirmed(None))).into_reply().get("etag"), None);
+    }
+
+    #[test]
     fn problem_every_503_says_when_to_come_back() {
-        for code in [Code::NoLeader, Code::Overloaded] {
+        for code in [Code::NoLeader, Code::Overloaded, Code::AtRisk, Code::TooFewReplicas] {
             let reply = Problem::from(Error::new(code, "busy")).into_reply();
             assert_eq!(reply.status(), 503);
             let seconds: u32 = reply.get("retry-after").unwrap().parse().unwrap();
@@ -450,6 +485,9 @@ mod tests {
             (Code::ValueTooLarge, 413),
             (Code::KeyTooLong, 414),
             (Code::NotBuilt, 501),
+            (Code::AtRisk, 503),
+            (Code::TooFewReplicas, 503),
+            (Code::AckTimeout, 504),
             (Code::Internal, 500),
         ];
         for (code, status) in promised {

@@ -24,6 +24,7 @@ use crate::metrics::{Labels, Metrics};
 use crate::store::{Store, look};
 use crate::throttle::Throttle;
 
+mod ack;
 mod admin;
 mod ahead;
 mod alarm;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde::Serialize;
 
+use super::ack::Acking;
 use super::exit::{Done, Failure};
 use super::http::{self, Ask};
 use super::keys::{Asking, Output, Served, json, key_bytes, key_path, parse_timeout, shown, text_or_b64};
@@ -19,6 +20,8 @@ pub(crate) struct Delete {
     /// How long the server may take, such as 500ms or 5s
     #[arg(long, value_parser = parse_timeout)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    acking: Acking,
     #[command(flatten)]
     asking: Asking,
 }
@@ -39,7 +42,11 @@ impl Delete {
     /// Asks once. A delete that wrote something has a version; one of nothing has none.
     pub(crate) fn run(&self, directory: &Path) -> Result<Done, Failure> {
         let target = self.asking.target(directory)?;
-        let ask = Ask { method: Method::DELETE, path: key_path(&self.key, self.timeout, "")?, body: None };
+        let ask = Ask {
+            method: Method::DELETE,
+            path: key_path(&self.key, self.timeout, &self.acking.parameters())?,
+            body: None,
+        };
         let reply = http::block_on(http::send(&target, ask, self.timeout))?;
         let served = Served::of(&reply, &target)?;
         let existed = served.version.is_some();

@@ -50,7 +50,7 @@ fn status(index: u32, shard: &str, name: &str, address: &str, role: &str, state:
         "node": name, "address": address, "version": "0", "cluster": "c", "placement": "0x1", "placement_text": "text of 0x1",
         "addresses": "0xa", "uptime_ms": 1,
         "copies": [{"shard": shard, "index": index, "role": role, "state": state, "since_ms": null, "epoch": 1,
-            "leader": "x", "end": 10, "keys": 5, "bytes": 1_572_864, "log_bytes": 0, "stale_ms": 0,
+            "leader": "x", "end": 10, "keys": 5, "bytes": 1_572_864, "log_bytes": 0, "stale_ms": 0, "at_risk_entries": (role == "leader").then_some(3), "at_risk_ms": (role == "leader").then_some(40),
             "replicas": replicas}],
         "peers": [], "problems": []
     });

@@ -4,6 +4,7 @@
 //! A command returns what it has to show or why it failed, and touches neither standard output nor the exit code: [`main`]
 //! does, once.
 
+mod ack;
 mod check;
 mod compact;
 mod compare;

@@ -85,9 +85,9 @@ impl Report {
             let since = since_ms.map(|ms| format!(" (for {})", table::duration(ms))).unwrap_or_default();
             text += &format!("  - {what}{since}\n    next: {next}\n");
         }
-        let header = ["SHARD", "LEADER", "EPOCH", "KEYS", "SIZE", "REPLICA", "LAG", "LAG MS", "STATE"];
+        let header = ["SHARD", "LEADER", "EPOCH", "KEYS", "SIZE", "AT RISK", "REPLICA", "LAG", "LAG MS", "STATE"];
         let rows = self.cluster.shards.iter().flat_map(|shard| self.rows(shard)).collect();
-        text + "\n" + &table::render(&header, &[2, 3, 4, 6, 7], rows)
+        text + "\n" + &table::render(&header, &[2, 3, 4, 5, 7, 8], rows)
     }
 
     fn headline(&self, problems: usize) -> String {
@@ -114,12 +114,13 @@ impl Report {
                     }
                 };
                 let leader = format!("{}{state}", node.address);
-                vec![shard.name.clone(), leader, copy.epoch.to_string(), copy.keys.to_string(), table::size(copy.bytes)]
+                let (keys, size) = (copy.keys.to_string(), table::size(copy.bytes));
+                vec![shard.name.clone(), leader, copy.epoch.to_string(), keys, size, at_risk(copy)]
             }
             None => {
                 let why = if self.is_silent(&shard.leader) { "no answer" } else { "not leading" };
                 let leader = format!("{} ({why})", shard.leader);
-                vec![shard.name.clone(), leader, shard.epoch.to_string(), unknown(), unknown()]
+                vec![shard.name.clone(), leader, shard.epoch.to_string(), unknown(), unknown(), unknown()]
             }
         };
         let empty = || vec![String::new(); head.len()];
@@ -167,6 +168,17 @@ impl Report {
     }
 }
 
+/// How many writes are on the leader's disk only, and since when the oldest; of a shard without replicas it is not a number.
+fn at_risk(copy: &CopyStatus) -> String {
+    match (copy.at_risk_entries, copy.at_risk_ms) {
+        _ if copy.unreplicated => "-".to_owned(),
+        (Some(0), _) => "0".to_owned(),
+        (Some(entries), Some(ms @ ..1000)) => format!("{entries} ({ms} ms)"),
+        (Some(entries), Some(ms)) => format!("{entries} ({})", table::duration(ms)),
+        _ => unknown(),
+    }
+}
+
 fn unknown() -> String {
     "?".to_owned()
 }
@@ -180,9 +192,9 @@ mod tests {
         let expected = "\
 healthy: 2 shards on 4 nodes
 
-SHARD  LEADER  EPOCH  KEYS     SIZE  REPLICA  LAG  LAG MS  STATE
-a      h:1         1     5  1.5 MiB  h:2        3      40  streaming
-b      h:3         1     5  1.5 MiB  h:4        3      40  streaming
+SHARD  LEADER  EPOCH  KEYS     SIZE    AT RISK  REPLICA  LAG  LAG MS  STATE
+a      h:1         1     5  1.5 MiB  3 (40 ms)  h:2        3      40  streaming
+b      h:3         1     5  1.5 MiB  3 (40 ms)  h:4        3      40  streaming
 ";
         assert_eq!(healthy().render(), expected);
     }
@@ -191,6 +203,7 @@ b      h:3         1     5  1.5 MiB  h:4        3      40  streaming
     fn report_silent_leader_leaves_its_row_and_says_what_it_means_since_when_and_what_to_do() {
         let mut report = healthy();
         report.silence(0);
+        report.said(2).copies[0].at_risk_entries = Some(0);
         report.saw_down(2, "a/0", 61_000);
         report.saw_down(3, "a/0", 59_000);
         let expected = "\
@@ -198,9 +211,9 @@ NOT healthy: 1 problem in 2 shards on 4 nodes
   - a/0 (h:1) does not answer: connection refused; nobody leads a: writes to it are refused (for 1 m 1 s)
     next: start it, or look into its log: kv serve --http-addr h:1; if it is gone: kv shard takeover a
 
-SHARD  LEADER           EPOCH  KEYS     SIZE  REPLICA  LAG  LAG MS  STATE
-a      h:1 (no answer)      1     ?        ?  h:2        ?       ?  streaming
-b      h:3                  1     5  1.5 MiB  h:4        3      40  streaming
+SHARD  LEADER           EPOCH  KEYS     SIZE  AT RISK  REPLICA  LAG  LAG MS  STATE
+a      h:1 (no answer)      1     ?        ?        ?  h:2        ?       ?  streaming
+b      h:3                  1     5  1.5 MiB        0  h:4        3      40  streaming
 ";
         assert_eq!(report.render(), expected);
     }
@@ -215,6 +228,16 @@ b      h:3                  1     5  1.5 MiB  h:4        3      40  streaming
         report.silence(1);
         let shown = report.render();
         assert!(shown.contains("h:1 (halted for 5 s)") && shown.contains("away for 4 s, no answer"), "{shown}");
+    }
+
+    #[test]
+    fn report_shard_without_replicas_is_unreplicated_and_no_number_is_at_risk() {
+        let mut report = healthy();
+        let copy = &mut report.said(0).copies[0];
+        (copy.unreplicated, copy.at_risk_entries, copy.at_risk_ms) = (true, None, None);
+        copy.replicas.clear();
+        let shown = report.render();
+        assert!(shown.contains("1.5 MiB          -  -          -       -  unreplicated"), "{shown}");
     }
 
     #[test]

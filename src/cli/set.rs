@@ -9,6 +9,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde::Serialize;
 
+use super::ack::Acking;
 use super::exit::{Done, Exit, Failure};
 use super::http::{self, Ask};
 use super::keys::{Asking, Output, Served, json, key_bytes, key_path, parse_timeout, shown, text_or_b64};
@@ -32,6 +33,8 @@ pub(crate) struct Set {
     #[arg(long, value_parser = parse_timeout)]
     timeout: Option<Duration>,
     #[command(flatten)]
+    acking: Acking,
+    #[command(flatten)]
     asking: Asking,
 }
 
@@ -51,7 +54,7 @@ impl Set {
     /// Reads the value, stores it once, and says where it went.
     pub(crate) fn run(&self, directory: &Path) -> Result<Done, Failure> {
         let target = self.asking.target(directory)?;
-        let path = key_path(&self.key, self.timeout, "")?;
+        let path = key_path(&self.key, self.timeout, &self.acking.parameters())?;
         let body = self.read_value()?;
         let ask = Ask { method: Method::PUT, path, body: Some((body, self.content_type.clone())) };
         let reply = http::block_on(http::send(&target, ask, self.timeout))?;

@@ -60,7 +60,7 @@ macro_rules! duration {
 }
 
 /// Every numeric setting.
-pub(super) static SETTINGS: [Setting; 13] = [
+pub(super) static SETTINGS: [Setting; 16] = [
     number!("limits", "key_bytes_max", 1..=KEY_BYTES_CEILING as u64, key_bytes_max),
     number!("limits", "value_bytes_max", 1..=VALUE_BYTES_CEILING, value_bytes_max),
     number!("limits", "header_bytes_max", 8 * KIB..=MIB, header_bytes_max), // hyper reads no less than 8 KiB at once
@@ -74,6 +74,9 @@ pub(super) static SETTINGS: [Setting; 13] = [
     number!("replication", "queue_bytes_max", 64 * KIB..=64 * TIB, queue_bytes_max),
     number!("replication", "queue_entries_max", 100..=1_000_000_000_000, queue_entries_max),
     duration!("replication", "poll_interval_ms", 1..=1_000, poll_interval), // a peer that is silent for 2 s counts as gone
+    number!("replication", "min_replicas", 0..=64, min_replicas),
+    number!("replication", "max_at_risk_entries", 0..=1_000_000_000_000, max_at_risk_entries),
+    duration!("replication", "max_at_risk_ms", 0..=86_400_000, max_at_risk),
 ];
 
 /// The key of the one setting that is a word, in `[replication]`.

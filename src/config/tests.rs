@@ -122,6 +122,18 @@ fn settings_bound_below_one_value_is_refused() {
 }
 
 #[test]
+fn settings_that_ask_for_more_replicas_than_a_shard_has_are_refused() {
+    let with = |setting: &str| format!("{GOOD}[replication]\n{setting}\n");
+    assert_eq!(parse(&with("min_replicas = 1"), "x").unwrap().settings.min_replicas, 1);
+    expect_one(&with("min_replicas = 2"), 14, "fewer: \"Hyderabad\", \"Bangalore\"", "remove min_replicas");
+    let alone = spoilt("replicas = [\"127.0.0.33:8080\"]", "replicas = []");
+    for key in ["min_replicas", "max_at_risk_entries", "max_at_risk_ms"] {
+        expect_one(&format!("{alone}[replication]\n{key} = 1\n"), 14, "fewer: \"Bangalore\"", "its replicas");
+        parse(&format!("{alone}[replication]\n{key} = 0\n"), "x").unwrap();
+    }
+}
+
+#[test]
 fn names_used_twice_are_refused() {
     expect_one(&spoilt("Bangalore", "Hyderabad"), 9, "in line 3", "name of its own");
     expect_one(&spoilt("Bangalore", "HYDERABAD"), 9, "differs only in case", "name of its own");

@@ -128,6 +128,12 @@ pub struct Settings {
     pub queue_entries_max: u64,
     /// `replication.poll_interval_ms`: how long a poll at the end waits for news.
     pub poll_interval: Duration,
+    /// `replication.min_replicas`: with fewer present, a leader refuses writes (rule 23); 0: with any number.
+    pub min_replicas: usize,
+    /// `replication.max_at_risk_entries`: writes on the leader's disk only, beyond which it refuses more; 0: no bound.
+    pub max_at_risk_entries: u64,
+    /// `replication.max_at_risk_ms`: age of the oldest of them from which on it refuses more; zero: no bound.
+    pub max_at_risk: Duration,
     /// `replication.start_alone`: rule 18.
     pub start_alone: StartAlone,
 }
@@ -148,6 +154,9 @@ impl Default for Settings {
             queue_bytes_max: 1 << 30,
             queue_entries_max: 10_000_000,
             poll_interval: Duration::from_millis(100),
+            min_replicas: 0,
+            max_at_risk_entries: 0,
+            max_at_risk: Duration::ZERO,
             start_alone: StartAlone::Lead,
         }
     }

@@ -32,6 +32,7 @@ pub(super) fn validate(raw: &Raw, faults: &mut Vec<Fault>) -> Option<(Topology, 
     }
     let topology = build(raw, &given);
     check_node_names(raw, &topology, faults);
+    check_replicas(raw, &topology, &settings, faults);
     faults.is_empty().then_some((topology, settings))
 }
 
@@ -192,6 +193,32 @@ fn build_shard(raw: &RawShard, given: &BTreeMap<SocketAddr, &At<String>>) -> Opt
         Node { name: NodeName::new(name), address: at.value, shard: index }
     });
     Some(Shard { copies: copies.collect(), name, index })
+}
+
+/// A shard that has fewer replicas than a setting asks for would never take a write.
+fn check_replicas(raw: &Raw, topology: &Topology, settings: &Settings, faults: &mut Vec<Fault>) {
+    let one_if = |is_set: bool| usize::from(is_set);
+    let needed = [
+        ("min_replicas", settings.min_replicas),
+        ("max_at_risk_entries", one_if(settings.max_at_risk_entries > 0)),
+        ("max_at_risk_ms", one_if(!settings.max_at_risk.is_zero())),
+    ];
+    for (key, replicas) in needed {
+        let lacking = topology.shards.iter().filter(|shard| shard.copies.len() <= replicas && replicas > 0);
+        let names: Vec<String> = lacking.map(|shard| quote(&shard.name)).collect();
+        if names.is_empty() {
+            continue;
+        }
+        let written = raw.settings.numbers.iter().find(|(setting, _)| setting.key == key);
+        faults.push(Fault {
+            line: written.map(|(_, at)| at.line),
+            what: format!(
+                "replication.{key} asks for {replicas} replicas at least, and these shards have fewer: {}",
+                list_some(&names)
+            ),
+            remedy: format!("give each shard its replicas, or remove {key}: such a shard would take no writes"),
+        });
+    }
 }
 
 /// Names are unique, and so are the files that nodes write to when no `--db-location` says otherwise: with names that

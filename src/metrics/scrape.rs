@@ -81,6 +81,8 @@ pub struct CopySeen {
     pub ledger_bytes: u64,
     /// Bytes that it may have.
     pub ledger_bytes_max: u64,
+    /// At most so old is the oldest of them, in milliseconds.
+    pub at_risk_ms: Option<u64>,
     /// Upper bound of the copy's age, in milliseconds; none when it cannot be bounded.
     pub stale_ms: Option<u64>,
     /// Records received of a snapshot that is under way.
@@ -219,6 +221,12 @@ const COPY: &[Shown<CopySeen>] = &[
         Some(Unit::Bytes),
         "Bytes that the ledger may have; at them the copy stays off-history",
         |copy| number(copy.ledger_bytes_max),
+    ),
+    (
+        "ostraca_at_risk",
+        Some(Unit::Seconds),
+        "How long the oldest of the entries at risk has been on the leader's disk only, at most; 0 when there is none",
+        |copy| seconds(copy.at_risk_ms),
     ),
     ("ostraca_staleness", Some(Unit::Seconds), "How old the copy is at most; absent while that is unknown", |copy| {
         seconds(copy.stale_ms)

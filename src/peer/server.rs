@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 /// A caller that has not introduced itself in so long is hung up on.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(2);
 /// Requests of one connection that are served at once in tasks, and writes that are under way; the next one waits unread.
-const SERVING_MAX: usize = 1024;
+pub const SERVING_MAX: usize = 1024;
 /// Answers of tasks waiting to be written; beyond it a task waits until the peer takes some.
 const ANSWERS_MAX: usize = 1024;
 /// Bytes of requests served at once for one connection, in KiB: one frame of the greatest size and then some.

@@ -31,7 +31,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 use tracing::error;
 
-pub use item::{Facts, Item, Mode, Refusal, Upkeep, UpkeepSource, Written};
+pub use item::{Facts, GuardSource, Item, Mode, Refusal, Upkeep, UpkeepSource, Written};
 pub use mandate::{Leave, Mandate, STALE_AFTER};
 pub use queue::{Handle, spawn};
 
@@ -127,6 +127,8 @@ pub struct Writer {
     min_free_bytes: u64,
     metrics: Arc<Metrics>,
     upkeep: UpkeepSource,
+    /// What else speaks against giving a seq; none: nothing.
+    guard: Option<GuardSource>,
     /// The last commit took entries from the log; there may be more to take.
     is_trimming: bool,
     /// Where those run who wait for answers; none: they are answered from the writer's own thread.
@@ -194,9 +196,15 @@ impl Writer {
             min_free_bytes: options.min_free_bytes,
             metrics: options.metrics,
             upkeep,
+            guard: None,
             is_trimming: false,
             runtime: None,
         }
+    }
+
+    /// From here on `guard` is asked before a write gets its seq.
+    pub fn set_guard(&mut self, guard: GuardSource) {
+        self.guard = Some(guard);
     }
 
     /// Whether upkeep is left that an idle writer should not wait with.
@@ -295,6 +303,9 @@ impl Writer {
         };
         if !is_put && !existed {
             return Ok(Written { version: None, existed });
+        }
+        if let Some(guard) = &mut self.guard {
+            guard(self.history.end().next(), now)?;
         }
         let entry = self.next_entry(epoch, incarnation, vec![mutation]);
         let written = Written { version: Some(entry.version()), existed };

@@ -17,7 +17,7 @@ use crate::peer::pool::Connector;
 use crate::peer::server::Listener;
 use crate::peer::{Contacts, Local, Pool};
 use crate::random::Random;
-use crate::replication::pair::{Leader, Opened, Pair, Surroundings, upkeep_source};
+use crate::replication::pair::{Leader, Opened, Pair, Surroundings, guard_source, upkeep_source};
 use crate::storage::writer::{self, Writer};
 use crate::storage::{self, Engine, Files, Identity, State};
 use crate::tasks::{TaskKind, Tasks};
@@ -197,7 +197,10 @@ fn open_pair(
     let upkeep = upkeep_source(Arc::clone(&leader), Arc::clone(&around.settings), around.clock.clone());
     let (min_free_bytes, metrics) = (around.settings.min_free_bytes, Arc::clone(&around.metrics));
     let options = writer::Options { shard: shard.index, min_free_bytes, metrics };
-    let writer = Writer::new(engine, state, around.clock.clone(), options, Box::new(upkeep));
+    let mut writer = Writer::new(engine, state, around.clock.clone(), options, Box::new(upkeep));
+    if let Some(guard) = guard_source(Arc::clone(&leader), &around.settings) {
+        writer.set_guard(guard);
+    }
     let (handle, thread) = writer::spawn(writer)?;
     let keeper = Arc::new(Keeper::new(Arc::clone(&around.map), handle.clone()));
     let copy = Opened { writer: handle, leader, files, keeper, incarnation: Incarnation(around.random.id()) };

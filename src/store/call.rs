@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
+use super::ack::Ack;
 use crate::storage::Role;
 use crate::types::codec;
 use crate::types::{Content, Key, NodeName, Record, RequestId, ShardIndex, Version};
@@ -20,6 +21,8 @@ pub struct Call {
     pub consistency: Consistency,
     /// How far the request may travel.
     pub reach: Reach,
+    /// What a write waits for beyond its leader's disk; none: nothing.
+    pub ack: Option<Ack>,
     /// When the client stops waiting; checked again on the writer.
     pub deadline: Instant,
     /// Names the request in the logs of all nodes.

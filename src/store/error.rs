@@ -1,6 +1,8 @@
 //! Why a request did not get what it asked for, in a form that travels between nodes: the client of a forwarding node
 //! sees what the owner would have answered. `api::error` alone turns codes into HTTP statuses.
 
+use super::ack::Unconfirmed;
+
 /// The error codes that a store can answer with (API.md, section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
@@ -28,13 +30,19 @@ pub enum Code {
     KeyTooLong,
     /// A kind of request that this node does not know: it runs an older program.
     NotBuilt,
+    /// As much is at risk as the leader's settings allow.
+    AtRisk,
+    /// Fewer replicas are there than the leader's settings, or the write itself, ask for.
+    TooFewReplicas,
+    /// The write is done, and was not acknowledged by the replicas that it asked for, in time.
+    AckTimeout,
     /// We are wrong.
     Internal,
 }
 
 impl Code {
     /// All of them, in the order of the metrics' label.
-    pub const ALL: [Code; 13] = [
+    pub const ALL: [Code; 16] = [
         Code::ShardUnreachable,
         Code::NoLeader,
         Code::Overloaded,
@@ -47,6 +55,9 @@ impl Code {
         Code::ValueTooLarge,
         Code::KeyTooLong,
         Code::NotBuilt,
+        Code::AtRisk,
+        Code::TooFewReplicas,
+        Code::AckTimeout,
         Code::Internal,
     ];
 
@@ -66,6 +77,9 @@ impl Code {
             Code::ValueTooLarge => "value-too-large",
             Code::KeyTooLong => "key-too-long",
             Code::NotBuilt => "not-built",
+            Code::AtRisk => "at-risk",
+            Code::TooFewReplicas => "too-few-replicas",
+            Code::AckTimeout => "ack-timeout",
             Code::Internal => "internal",
         }
     }
@@ -87,6 +101,9 @@ impl Code {
             | Code::StorageFailed
             | Code::DiskFull
             | Code::ForwardingLoop
+            | Code::AtRisk
+            | Code::TooFewReplicas
+            | Code::AckTimeout
             | Code::Internal => true,
             Code::WrongShard | Code::TopologyMismatch | Code::ValueTooLarge | Code::KeyTooLong | Code::NotBuilt => {
                 false
@@ -134,13 +151,16 @@ pub struct Error {
     pub shard: Option<String>,
     /// The address of the shard's leader, where one is known.
     pub leader: Option<String>,
+    /// Of `ack-timeout`: what was written, and which copies have it.
+    pub unconfirmed: Option<Box<Unconfirmed>>,
 }
 
 impl Error {
     /// An error of which nothing was applied, without a hint yet.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Error {
-        Error { code, applied: Applied::No, detail: detail.into(), hint: String::new(), shard: None, leader: None }
+        let (detail, hint) = (detail.into(), String::new());
+        Error { code, applied: Applied::No, detail, hint, shard: None, leader: None, unconfirmed: None }
     }
 
     /// Says what to do next.
@@ -171,6 +191,13 @@ impl Error {
         self
     }
 
+    /// Says what was written all the same.
+    #[must_use]
+    pub fn unconfirmed(mut self, unconfirmed: Unconfirmed) -> Error {
+        self.unconfirmed = Some(Box::new(unconfirmed));
+        self
+    }
+
     /// Nothing was done, for the node that was asked does not lead: another may be asked instead.
     #[must_use]
     pub fn was_not_led(&self) -> bool {
@@ -181,7 +208,13 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self.code {
-            Code::ShardUnreachable | Code::NoLeader | Code::Overloaded | Code::Deadline | Code::DiskFull => true,
+            Code::ShardUnreachable
+            | Code::NoLeader
+            | Code::Overloaded
+            | Code::Deadline
+            | Code::DiskFull
+            | Code::AtRisk
+            | Code::TooFewReplicas => true,
             Code::WrongShard
             | Code::TopologyMismatch
             | Code::StorageFailed
@@ -189,6 +222,7 @@ impl Error {
             | Code::ValueTooLarge
             | Code::KeyTooLong
             | Code::NotBuilt
+            | Code::AckTimeout // it is done
             | Code::Internal => false,
         }
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::call::{Acks, Answer, Call, Consistency, Operation, Outcome, Place, Served};
+use super::ack;
+use super::call::{Answer, Call, Consistency, Operation, Outcome, Place, Served};
 use super::error::{Applied, Code, Error};
 use crate::clock::{Clock, millis};
 use crate::replication::pair::{Duty, Pair};
@@ -83,6 +84,7 @@ async fn write(
     if !pair.is_leading() {
         return Err(not_leading(pair));
     }
+    let waiting = call.ack.map(|ack| ack::begin(pair, ack)).transpose()?;
     let left = call.deadline.saturating_duration_since(clock.now());
     let is_put = matches!(change, Change::Put(_));
     let mutation = Mutation { space: Space::Data, key: key.clone(), change };
@@ -91,18 +93,16 @@ async fn write(
         .map_err(|_| outcome_unknown())?
         .map_err(|refusal| refused(pair, refusal))?;
     let seq = written.version.map_or_else(|| pair.writer.published().end(), |version| version.seq());
-    let acks = acks(pair, pair.copies_with(seq));
+    let replicas = match waiting {
+        None => pair.copies_with(seq),
+        Some(waiting) => waiting.confirm(clock, call.deadline, written.version, seq).await?,
+    };
+    let acks = ack::acks(pair, replicas);
     let outcome = match written.version {
         Some(version) if is_put => Outcome::Stored { version, created: !written.existed, acks },
         version => Outcome::Deleted { version, acks },
     };
     Ok(Answer { outcome, served: served(place, true, Some(0)) })
-}
-
-/// Copies known to hold a write: this one, and the replicas that acknowledged it.
-fn acks(pair: &Pair, replicas: u32) -> Acks {
-    let of = u32::try_from(pair.shard.copies.len()).unwrap_or(u32::MAX);
-    Acks { have: (1 + replicas).min(of), of }
 }
 
 fn served(place: &Arc<Place>, leads: bool, stale_ms: Option<u64>) -> Served {
@@ -167,6 +167,14 @@ fn refused(pair: &Pair, refusal: Refusal) -> Error {
         Refusal::DiskFull { .. } => Error::new(Code::DiskFull, format!("node {}: {refusal}", pair.me.name)).hint(
             "nothing was written, reads go on: free space on the leader's disk; deletes are still taken, \
                    and `kv compact` of the stopped node gives their space back",
+        ),
+        Refusal::TooFewReplicas(detail) => Error::new(Code::TooFewReplicas, detail).hint(
+            "nothing was written: start the replicas, and write again; kv status shows them. replication.min_replicas in the \
+             leader's sharding.toml says how many there must be",
+        ),
+        Refusal::AtRisk(detail) => Error::new(Code::AtRisk, detail).hint(
+            "nothing was written: start the replica, or let it catch up, and write again; kv status shows it. \
+             replication.max_at_risk_entries and max_at_risk_ms in the leader's sharding.toml say how much may be at risk",
         ),
         Refusal::OutOfOrder { .. } => Error::new(Code::Internal, refusal.to_string()),
         Refusal::Failed(error) => storage_failed(&error, Applied::No),

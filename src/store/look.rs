@@ -65,7 +65,7 @@ impl Store {
         let sizes = tokio::task::spawn_blocking(move || (engine.stats().unwrap_or_default(), engine.free_bytes()));
         let (stats, free_bytes) = sizes.await.unwrap_or_default();
         let ledger = pair.ledger().await.1.unwrap_or_default();
-        let leads = pair.is_leading();
+        let (leads, at_risk) = (pair.is_leading(), pair.at_risk());
         let replicas = if leads { self.look_at_replicas(pair).await } else { Vec::new() };
         let queue_entries = pair.with_leader(|leader| leader.queue_entries(stats.log_start, end));
         let (writer_items, writer_bytes) = pair.writer.waiting();
@@ -92,11 +92,10 @@ impl Store {
             queue_entries: leads.then_some(queue_entries),
             queue_entries_max: settings.queue_entries_max,
             queue_bytes_max: settings.queue_bytes_max.max(settings.log_retain_bytes), // as the leader bounds it
-            at_risk_entries: if leads && pair.shard.copies.len() > 1 {
-                let greatest = pair.with_leader(|leader| leader.replicas().map(|(_, r)| r.acknowledged()).max());
-                Some(end.since(greatest.unwrap_or_default()))
-            } else {
-                None
+            at_risk_entries: at_risk.map(|at_risk| at_risk.entries),
+            at_risk_ms: match at_risk {
+                Some(at_risk) => Some(pair.at_risk_ms(at_risk).await),
+                None => None,
             },
             lost_writes: ledger.writes,
             ledger_bytes: ledger.bytes,

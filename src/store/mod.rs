@@ -8,7 +8,9 @@
 //! - A request takes one hop at most.
 //! - A write goes on by itself: a client that leaves takes nothing with it.
 
+pub mod ack;
 pub mod assembly;
+pub mod bounds;
 pub mod call;
 pub mod error;
 pub mod operate;
@@ -42,6 +44,7 @@ use crate::peer::{Contacts, Local, Pool};
 use crate::replication::pair::Pair;
 use crate::tasks::Tasks;
 use crate::types::{Key, NodeName, ShardIndex, UnixMs};
+use ack::Wanted;
 use route::{Route, Situation, route};
 
 /// What a store is made of.
@@ -225,6 +228,12 @@ impl Store {
             leader_address: leader.address,
             is_here: leader.name == self.me.name,
         }
+    }
+
+    /// Whether a key's shard has the replicas that a write wants to wait for; else how many it has.
+    pub fn check_wanted(&self, key: &Key, wanted: Wanted) -> Result<(), usize> {
+        let shard = self.shard_of(key);
+        wanted.of(shard).map(drop).ok_or(shard.copies.len() - 1)
     }
 
     /// Limits and intervals.

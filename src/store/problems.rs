@@ -8,6 +8,7 @@ use super::view::{Check, CopyStatus, LedgerStatus, PeerStatus, Problem, ReplicaS
 use crate::clock::millis;
 use crate::peer::{Contact, Refusal, RefusalCode};
 use crate::replication::pair::{Duty, FollowState, Pair};
+use crate::storage::writer::Refusal as WriterRefusal;
 use crate::types::NodeName;
 
 /// A node that is still finding out whether it may lead after so long has a problem; before, it has just started.
@@ -71,6 +72,8 @@ impl Store {
             problems.push(Problem::new("disk-full", format!("shard {shard}: {what}"), next).about(&me.name));
         }
         problems.extend(status.ledger.as_ref().and_then(|ledger| ledger_problem(shard, &me.name, ledger)));
+        problems
+            .extend(pair.refuses_more().and_then(|refusal| refuses_writes(shard, &refusal).map(|p| p.about(&me.name))));
         let troubled = status.replicas.iter().filter(|replica| !is_on_its_way(&replica.state));
         let lost = matches!(pair.duty(), Duty::Halted(_)); // then its replicas' states follow from that
         problems.extend(troubled.filter(|_| !lost).map(|replica| replica_problem(shard, status.end, replica)));
@@ -182,6 +185,17 @@ fn refused(node: &NodeName, refusal: &Refusal) -> Problem {
         RefusalCode::Version => ("peer-version", "no common peer protocol", "upgrade the older node"),
     };
     Problem::new(code, format!("{title}: {detail}"), next).about(node)
+}
+
+/// A leader that refuses writes rather than let more be at risk.
+fn refuses_writes(shard: &str, refusal: &WriterRefusal) -> Option<Problem> {
+    let code = match refusal {
+        WriterRefusal::AtRisk(_) => "at-risk",
+        WriterRefusal::TooFewReplicas(_) => "too-few-replicas",
+        _ => return None,
+    };
+    let next = "start the replica, or look into its log; it ends by itself when a replica has what is at risk";
+    Some(Problem::new(code, format!("shard {shard} refuses writes: {refusal}"), next))
 }
 
 /// States of a replica in which it is as its leader, or will be without anybody's help.

@@ -131,6 +131,11 @@ impl Store {
         let since = if follows { pair.follow_since() } else { Some(pair.duty_since()) };
         let (stats, epoch) = (pair.engine().stats().unwrap_or_default(), pair.epoch());
         let leader = self.map.leader_of(&pair.shard);
+        let at_risk = pair.at_risk();
+        let at_risk_ms = match at_risk {
+            Some(at_risk) => Some(pair.at_risk_ms(at_risk).await),
+            None => None,
+        };
         CopyStatus {
             shard: pair.shard.name.clone(),
             index: pair.shard.index.0,
@@ -149,6 +154,9 @@ impl Store {
             log_bytes: stats.log_bytes,
             stale_ms: pair.stale(now).map(millis),
             ledger: self.ledger_status(pair).await,
+            at_risk_entries: at_risk.map(|at_risk| at_risk.entries),
+            at_risk_ms,
+            unreplicated: pair.shard.copies.len() < 2,
             replicas: if would_lead { self.replica_statuses(pair).await } else { Vec::new() },
         }
     }

@@ -33,7 +33,7 @@ impl Service for Store {
         let began = self.clock.now();
         self.learn(&request.envelope);
         let reply = match Forwarded::decode(request.body.clone()) {
-            Ok(Forwarded { operation: Operation::Get { key }, consistency }) => {
+            Ok(Forwarded { operation: Operation::Get { key }, consistency, .. }) => {
                 match self.serve_read(&request.envelope, &key, consistency, began) {
                     Some(reply) => Reply::served(reply.encode()),
                     None => return Met::Waits(request),
@@ -105,7 +105,7 @@ impl Store {
 
     /// A forwarded operation: served here, or refused. It is never forwarded again.
     async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded, began: Instant) -> Forward {
-        let Forwarded { operation, consistency } = forwarded;
+        let Forwarded { operation, consistency, ack } = forwarded;
         let pair = match self.owned(envelope, operation.key()) {
             Ok(pair) => pair,
             Err(error) => return Forward::Error(error),
@@ -118,6 +118,7 @@ impl Store {
             operation,
             consistency,
             reach: Reach::Local,
+            ack,
             deadline: began + envelope.remaining,
             request_id: envelope.request_id,
         };
@@ -228,7 +229,7 @@ impl Store {
             Kind::Grant => {
                 let grant = Grant::decode(body)?;
                 match pair {
-                    Some(pair) => pair.accept_grant(grant).await,
+                    Some(pair) => pair.accept_grant(&envelope.from, grant).await,
                     None => GrantAnswer::Refused { detail: self.no_copy(envelope) },
                 }
                 .encode()
@@ -379,6 +380,7 @@ mod tests {
             operation: put,
             consistency: crate::store::Consistency::Leader,
             reach: Reach::Local,
+            ack: None,
             deadline: deadline(),
             request_id: RequestId(2),
         };

@@ -213,6 +213,13 @@ pub struct CopyStatus {
     /// Its ledger of lost writes; none when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<LedgerStatus>,
+    /// At a leader: entries that are on its disk only; none when it is unreplicated.
+    pub at_risk_entries: Option<u64>,
+    /// How old the oldest of them is, at most; 0 when there is none.
+    pub at_risk_ms: Option<u64>,
+    /// The shard has no replicas: all that it holds is on one disk.
+    #[serde(default)]
+    pub unreplicated: bool,
     /// At a leader: its replicas.
     pub replicas: Vec<ReplicaStatus>,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::ack::{Ack, Unconfirmed};
 use super::call::{Acks, Answer, Consistency, Operation, Outcome, Place, Served};
 use super::error::{Applied, Code, Error};
 use crate::storage::Role;
@@ -24,6 +25,8 @@ pub(super) struct Forwarded {
     pub(super) operation: Operation,
     /// What a read must guarantee.
     pub(super) consistency: Consistency,
+    /// What a write waits for.
+    pub(super) ack: Option<Ack>,
 }
 
 /// What the owner says.
@@ -42,7 +45,7 @@ pub(super) enum Reply {
 impl Forwarded {
     /// The operation as bytes.
     #[must_use]
-    pub(super) fn encode(operation: &Operation, consistency: Consistency) -> Bytes {
+    pub(super) fn encode(operation: &Operation, consistency: Consistency, ack: Option<Ack>) -> Bytes {
         let value_bytes = if let Operation::Put { content, .. } = operation { content.value.len() } else { 0 };
         let mut out = BytesMut::with_capacity(operation.key().as_bytes().len() + value_bytes + 32);
         out.put_u8(match consistency {
@@ -58,6 +61,9 @@ impl Forwarded {
             }
             Operation::Delete { .. } => out.put_slice(&[CHANGE, OP_DELETE]),
         }
+        if let Some(ack) = ack {
+            ack.encode(&mut out); // a node that does not know it stumbles over what is left, and refuses the write
+        }
         out.freeze()
     }
 
@@ -67,8 +73,9 @@ impl Forwarded {
         let consistency = take_consistency(&mut reader)?;
         let key = decode_key(&mut reader)?;
         let operation = operation(key, reader.option(decode_change)?);
+        let ack = if reader.remaining() > 0 { Some(Ack::decode(&mut reader)?) } else { None };
         reader.finish()?;
-        Ok(Forwarded { operation, consistency })
+        Ok(Forwarded { operation, consistency, ack })
     }
 }
 
@@ -215,7 +222,7 @@ fn take_acks(reader: &mut Reader) -> Result<Acks, Malformed> {
     Ok(Acks { have: reader.varint_u32()?, of: reader.varint_u32()? })
 }
 
-const CODES: [(u8, Code); 13] = [
+const CODES: [(u8, Code); 16] = [
     (1, Code::ShardUnreachable),
     (2, Code::NoLeader),
     (3, Code::Overloaded),
@@ -229,6 +236,9 @@ const CODES: [(u8, Code); 13] = [
     (11, Code::KeyTooLong),
     (12, Code::NotBuilt),
     (13, Code::Internal),
+    (14, Code::AtRisk),
+    (15, Code::TooFewReplicas),
+    (16, Code::AckTimeout),
 ];
 const _: () = assert!(CODES.len() == Code::ALL.len(), "every code has a number here and a place in Code::ALL");
 
@@ -244,6 +254,10 @@ fn put_error(out: &mut BytesMut, error: &Error) {
     codec::put_bytes(out, error.hint.as_bytes());
     codec::put_option(out, error.shard.as_ref(), |out, text| codec::put_bytes(out, text.as_bytes()));
     codec::put_option(out, error.leader.as_ref(), |out, text| codec::put_bytes(out, text.as_bytes()));
+    if let Some(Unconfirmed { version, acks }) = error.unconfirmed.as_deref() {
+        codec::put_option(out, version.as_ref(), |out, version| version.encode(out));
+        put_acks(out, *acks);
+    }
 }
 
 fn take_error(reader: &mut Reader) -> Result<Error, Malformed> {
@@ -262,12 +276,21 @@ fn take_error(reader: &mut Reader) -> Result<Error, Malformed> {
         hint: reader.string()?,
         shard: reader.option(Reader::string)?,
         leader: reader.option(Reader::string)?,
+        unconfirmed: (code == Some(Code::AckTimeout)).then(|| take_unconfirmed(reader)).transpose()?,
     })
+}
+
+fn take_unconfirmed(reader: &mut Reader) -> Result<Box<Unconfirmed>, Malformed> {
+    let version = reader.option(Version::decode)?;
+    Ok(Box::new(Unconfirmed { version, acks: take_acks(reader)? }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    use crate::store::ack::Wanted;
     use crate::types::{Content, Incarnation, NodeName, Seq};
 
     fn key() -> Key {
@@ -288,7 +311,7 @@ mod tests {
         let put = Operation::Put { key: key(), content: Content::of("v") };
         let golden = b"\x00\x03\x00k\xff\x01\x01\x00\x01v";
         assert_eq!(
-            Forwarded::encode(&put, Consistency::Leader).escape_ascii().to_string(),
+            Forwarded::encode(&put, Consistency::Leader, None).escape_ascii().to_string(),
             golden.escape_ascii().to_string()
         );
         let served =
@@ -311,9 +334,18 @@ mod tests {
             Operation::Delete { key: key() },
         ] {
             for consistency in [Consistency::Leader, Consistency::Any] {
-                let bytes = Forwarded::encode(&operation, consistency);
-                assert_eq!(Forwarded::decode(bytes), Ok(Forwarded { operation: operation.clone(), consistency }));
+                let bytes = Forwarded::encode(&operation, consistency, None);
+                let ack = None;
+                assert_eq!(Forwarded::decode(bytes), Ok(Forwarded { operation: operation.clone(), consistency, ack }));
             }
+        }
+        for wanted in [Wanted::All, Wanted::Replicas(300)] {
+            let ack = Some(Ack { wanted, timeout: Duration::from_millis(1500), is_forwarded: true });
+            let (operation, consistency) = (Operation::Delete { key: key() }, Consistency::Leader);
+            let bytes = Forwarded::encode(&operation, consistency, ack);
+            let without = Forwarded::encode(&operation, consistency, None);
+            assert!(bytes.len() > without.len() && bytes.starts_with(&without), "an older node finds bytes left over");
+            assert_eq!(Forwarded::decode(bytes), Ok(Forwarded { operation, consistency, ack }));
         }
         let acks = Acks { have: 1, of: 2 };
         for outcome in [
@@ -335,7 +367,9 @@ mod tests {
             assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
         }
         for (_, code) in CODES {
-            let reply = Reply::Error(Error::new(code, "detail").leader("127.0.0.2:8080"));
+            let error = Error::new(code, "detail").leader("127.0.0.2:8080");
+            let unconfirmed = Unconfirmed { version: Some(version()), acks };
+            let reply = Reply::Error(if code == Code::AckTimeout { error.unconfirmed(unconfirmed) } else { error });
             assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
         }
     }

@@ -13,6 +13,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acks;
+mod at_risk;
 mod compact;
 mod compared;
 mod copies;

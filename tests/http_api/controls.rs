@@ -39,7 +39,14 @@ fn control_values_that_are_none_are_refused() {
         "timeout=",
         "timeout=soon",
         "timeout=-1s",
+        "ack=",
         "ack=banana",
+        "ack=replicas:0",
+        "ack=all&ack_timeout=soon",
+        "ack=all&ack_timeout=0s",
+        "ack=all&ack_timeout=31s",
+        "ack_timeout=1s",
+        "ack=replicas:2", // of one replica
     ] {
         let put = Request::new("PUT", format!("/v1/kv/control-bad?{query}")).body("v");
         refused(&api.send(api.leader(0), &put), 400, "bad-request");
@@ -88,6 +95,38 @@ fn ack_leader_is_the_default_and_may_be_said() {
         api.get(at, format!("/set?key={key}&value=v&ack=leader")).expect(200);
         api.send(at, &Request::new("PUT", format!("/v1/kv/{key}")).header("KV-Ack", "leader").body("v")).expect(204);
         api.get(at, format!("/delete?key={key}&ack=leader")).expect(200);
+    }
+}
+
+#[test]
+fn ack_of_replicas_is_on_their_disks_when_it_is_answered() {
+    let api = api();
+    let key = api.key(0, "ack-replicas");
+    for (n, at) in [api.leader(0), api.stranger(), api.replica(0)].into_iter().enumerate() {
+        let local = || api.local(api.replica(0), key.as_bytes()).map(|value| String::from_utf8(value).unwrap());
+        let value = format!("{n}-by-parameter");
+        let answer = api.get(at, format!("/set?key={key}&value={value}&ack=all&ack_timeout=30s")).expect(200);
+        assert_eq!((answer.must("kv-acks"), local()), ("2/2", Some(value)));
+        let value = format!("{n}-by-header");
+        let put = Request::new("PUT", format!("/v1/kv/{key}")).header("KV-Ack", "replicas:1").body(value.as_str());
+        let answer = api.send(at, &put.header("KV-Ack-Timeout", "30s")).expect(204);
+        assert_eq!((answer.must("kv-acks"), local()), ("2/2", Some(value)));
+        let answer = api.get(at, format!("/delete?key={key}&ack=all&ack_timeout=30s")).expect(200);
+        assert_eq!((answer.must("kv-acks"), local()), ("2/2", None));
+        let form = Request::new("POST", "/set").header("Content-Type", "application/x-www-form-urlencoded");
+        let answer = api.send(at, &form.body(format!("key={key}&value=form&ack=all&ack_timeout=30s"))).expect(200);
+        assert_eq!((answer.must("kv-acks"), local()), ("2/2", Some("form".to_owned())));
+        let delete = Request::new("DELETE", format!("/v1/kv/{key}?ack=replicas:1&ack_timeout=30s"));
+        assert_eq!((api.send(at, &delete).expect(204).must("kv-acks"), local()), ("2/2", None));
+    }
+}
+
+#[test]
+fn ack_means_nothing_on_a_read_and_is_refused_there() {
+    let api = api();
+    for at in [api.leader(0), api.stranger()] {
+        refused(&api.get(at, "/get?key=ack-read&ack=all"), 400, "bad-request");
+        refused(&api.get(at, "/v1/kv/ack-read?ack=replicas:1&ack_timeout=1s"), 400, "bad-request");
     }
 }
 

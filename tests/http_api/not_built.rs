@@ -30,7 +30,7 @@ fn conditions_and_controls_of_writes_are_never_ignored() {
     let key = api.key(0, "not-built");
     api.put_key(api.leader(0), key.as_bytes(), b"good").expect(201);
     for at in [api.leader(0), api.stranger(), api.replica(0)] {
-        for parameter in ["ttl=60s", "ack=all", "ack=replicas:1", "ack_timeout=1s"] {
+        for parameter in ["ttl=60s"] {
             for (method, target) in [
                 ("GET", format!("/set?key={key}&value=evil&{parameter}")),
                 ("PUT", format!("/v1/kv/{key}?{parameter}")),
@@ -38,14 +38,9 @@ fn conditions_and_controls_of_writes_are_never_ignored() {
                 refused(&api.send(at, &Request::new(method, target)), 501, "not-built");
             }
         }
-        for (name, value) in [
-            ("If-Match", "\"1.1.1\""),
-            ("If-Match", "*"),
-            ("If-None-Match", "*"),
-            ("Idempotency-Key", "once"),
-            ("KV-Ack", "all"),
-            ("KV-Ack", "replicas:1"),
-        ] {
+        for (name, value) in
+            [("If-Match", "\"1.1.1\""), ("If-Match", "*"), ("If-None-Match", "*"), ("Idempotency-Key", "once")]
+        {
             for (method, target) in [
                 ("GET", format!("/set?key={key}&value=evil")),
                 ("POST", format!("/set?key={key}&value=evil")),

@@ -280,7 +280,7 @@ pub(crate) fn put(key: &str, value: impl Into<bytes::Bytes>) -> Operation {
 }
 
 fn call(operation: Operation, consistency: Consistency, reach: Reach, within: Duration) -> Call {
-    Call { operation, consistency, reach, deadline: Clock::real().now() + within, request_id: RequestId(1) }
+    Call { operation, consistency, reach, ack: None, deadline: Clock::real().now() + within, request_id: RequestId(1) }
 }
 
 pub(crate) async fn execute(

@@ -10,6 +10,7 @@ mod cluster;
 mod disk;
 mod net;
 
+mod acks;
 mod catching_up;
 mod failed_commits;
 mod handing_over;

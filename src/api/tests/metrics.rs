@@ -63,7 +63,11 @@ async fn metrics_of_a_node_that_was_used_are_open_metrics_without_any_key() {
     assert!(!text.contains(SECRET_KEY), "{text}");
     let empty = families.iter().filter(|(_, family)| family.kind == "gauge" && family.samples.is_empty());
     let empty: Vec<&str> = empty.map(|(name, _)| name.as_str()).filter(|name| !name.contains("_replica_")).collect();
-    assert_eq!(empty, ["ostraca_at_risk_entries", "ostraca_disk_free_bytes"], "this shard has no replica and no disk");
+    assert_eq!(
+        empty,
+        ["ostraca_at_risk_entries", "ostraca_at_risk_seconds", "ostraca_disk_free_bytes"],
+        "this shard has no replica and no disk"
+    );
 }
 
 #[tokio::test]

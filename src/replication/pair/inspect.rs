@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::risk::{self, Age, AtRisk};
 use super::wire::{CopyState, Heard, Inspect, Inspection, Lag};
 use super::{Duty, Pair};
 use crate::clock::millis;
@@ -9,6 +10,7 @@ use crate::cluster::ClusterMap;
 use crate::config::Node;
 use crate::peer::{Ask, CallError, Class, Kind, Pool};
 use crate::storage::checksum::{self, Range, Sum};
+use crate::storage::writer::Refusal;
 use crate::storage::{Engine, Entries, Error};
 use crate::types::{Entry, Key, NodeName, Seq, Space};
 
@@ -59,9 +61,39 @@ impl Pair {
     }
 
     /// What this replica heard of its leader.
-    fn heard(&self) -> Option<Heard> {
+    #[must_use]
+    pub fn heard(&self) -> Option<Heard> {
         let (end, at) = self.follower.lock().heard()?;
         Some(Heard { end, ms: millis(self.around.clock.now().saturating_duration_since(at)) })
+    }
+
+    /// What is on this leader's disk only; none when it does not lead, or has no replicas.
+    #[must_use]
+    pub fn at_risk(&self) -> Option<AtRisk> {
+        let counts = self.leads() && self.shard.copies.len() > 1;
+        let end = self.writer.published().end();
+        counts.then(|| risk::at_risk(&self.leader.lock(), end, self.around.clock.now()))
+    }
+
+    /// The age of the oldest entry at risk, in milliseconds: an upper bound, or by the log's clock when it is from before
+    /// this leadership.
+    pub async fn at_risk_ms(&self, at_risk: AtRisk) -> u64 {
+        match at_risk.oldest {
+            None => 0,
+            Some(Age::AtMost(age)) => millis(age),
+            Some(Age::Older(since)) => {
+                let acknowledged = self.with_leader(|leader| leader.greatest_acknowledged());
+                self.age_after(acknowledged).await.max(millis(since))
+            }
+        }
+    }
+
+    /// Why this leader refuses writes at this moment, for what would be at risk; none: it does not, or does not lead.
+    #[must_use]
+    pub fn refuses_more(&self) -> Option<Refusal> {
+        let limits = risk::Limits::of(&self.around.settings).filter(|_| self.leads())?;
+        let next = self.writer.published().end().next();
+        risk::check(&self.leader.lock(), next, limits, self.around.clock.now()).err()
     }
 
     /// How far each replica that was ever seen is behind.

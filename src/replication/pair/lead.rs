@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,7 +16,7 @@ use tracing::{error, info, warn};
 use super::leader::Mine;
 use super::opening::{self, Count, Holding, Opening, Word};
 use super::wire::Inspection;
-use super::{Duty, Halt, Held, Pair, Surroundings, inspect};
+use super::{Duty, Granted, Halt, Held, Pair, Surroundings, inspect};
 use crate::cluster::{Part, exchange};
 use crate::config::{Node, StartAlone};
 use crate::peer::CallError;
@@ -312,6 +313,7 @@ impl Pair {
                 return Ok(false);
             };
             let mode = Mode::Leading { epoch: epoch.clone(), incarnation: self.incarnation, mandate: mandate.clone() };
+            self.begin_view(epoch);
             self.writer.set_mode(mode, Facts::default()).await?;
             self.enter_duty_with(Duty::Leading, Some(mandate));
             Ok::<bool, Refusal>(true)
@@ -328,6 +330,19 @@ impl Pair {
                 false
             }
         }
+    }
+
+    /// From here on the view of the replicas is that of this leadership. Nothing is known of them before they poll, save of
+    /// the leader that handed over.
+    fn begin_view(&self, epoch: &Epoch) {
+        let (end, now) = (self.writer.published().end(), self.around.clock.now());
+        let granted = self.granted.lock().take().filter(|granted| granted.epoch == *epoch);
+        let mut leader = self.leader.lock();
+        leader.begin(epoch, end, now);
+        if let Some(Granted { by, cursor, .. }) = granted {
+            leader.was_handed_over(&by, cursor, now);
+        }
+        self.acknowledged.store(leader.greatest_acknowledged().0, Ordering::Release);
     }
 
     /// Stops taking writes: this leader's file lacks what these copies hold.

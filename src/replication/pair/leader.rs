@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::risk::Marks;
 use crate::storage::writer::Upkeep;
 use crate::storage::{LogExtent, Trim};
 use crate::types::seq::seq_of;
@@ -22,6 +23,9 @@ pub const PIN_LAPSE: Duration = Duration::from_secs(10);
 pub const SNAPSHOTS_MAX: usize = 2;
 /// A replica that has not polled in so long is away.
 pub const AWAY_AFTER: Duration = Duration::from_secs(2);
+/// A replica whose last poll on this leader's history is no older is present: it counts for `min_replicas` (rule 23). A poll
+/// that waits for news counts until it is answered, a poll interval at most.
+pub const PRESENT_FOR: Duration = AWAY_AFTER;
 
 /// Between two answers with entries to one replica, while few entries come (decision 0025).
 const PACE: Duration = Duration::from_millis(2);
@@ -46,6 +50,8 @@ pub struct Replica {
     pub cursor: Option<Option<Cursor>>,
     /// Its last poll since this process started.
     pub last_poll: Option<Instant>,
+    /// Its last one with a cursor on this leader's history.
+    present_at: Option<Instant>,
     /// When it last got entries, since this process started.
     last_given: Option<Instant>,
     /// The queue's bound was reached, and it held the most: nothing is kept for it until it is back.
@@ -103,6 +109,8 @@ struct Pin {
 pub struct Leader {
     replicas: BTreeMap<NodeName, Replica>,
     pins: BTreeMap<NodeName, Pin>,
+    /// Of which leadership this is the view, and when its entries were written; none while another leads.
+    reign: Option<(Epoch, Marks)>,
 }
 
 impl Leader {
@@ -111,9 +119,38 @@ impl Leader {
     pub fn new(configured: impl IntoIterator<Item = NodeName>, remembered: &[(NodeName, Option<Cursor>)]) -> Leader {
         let replicas = configured.into_iter().map(|name| {
             let cursor = remembered.iter().find(|(known, _)| *known == name).map(|(_, cursor)| cursor.clone());
-            (name, Replica { cursor, last_poll: None, last_given: None, given_up: false, dirty: false })
+            let unheard =
+                Replica { cursor, last_poll: None, present_at: None, last_given: None, given_up: false, dirty: false };
+            (name, unheard)
         });
-        Leader { replicas: replicas.collect(), pins: BTreeMap::new() }
+        Leader { replicas: replicas.collect(), pins: BTreeMap::new(), reign: None }
+    }
+
+    /// A leadership begins, behind this entry.
+    pub fn begin(&mut self, epoch: &Epoch, end: Seq, now: Instant) {
+        if self.epoch() != Some(epoch) {
+            self.reign = Some((epoch.clone(), Marks::beginning(end, now)));
+        }
+    }
+
+    /// The leadership of which this is the view.
+    #[must_use]
+    pub fn epoch(&self) -> Option<&Epoch> {
+        self.reign.as_ref().map(|(epoch, _)| epoch)
+    }
+
+    /// When its entries were written.
+    #[must_use]
+    pub fn marks(&self) -> Option<&Marks> {
+        self.reign.as_ref().map(|(_, marks)| marks)
+    }
+
+    /// Whoever led before has handed over, and holds all up to here: as good as a poll.
+    pub fn was_handed_over(&mut self, by: &NodeName, cursor: Option<Cursor>, now: Instant) {
+        if let Some(replica) = self.replicas.get_mut(by) {
+            replica.last_poll = Some(now);
+            replica.enter(cursor, now);
+        }
     }
 
     /// Takes a poll: its acknowledgement, and what it should get.
@@ -122,9 +159,7 @@ impl Leader {
         let verdict = judge(poll, mine);
         replica.last_poll = Some(now);
         if let Verdict::After(_) = verdict {
-            let acknowledged = Some(poll.cursor.cloned());
-            replica.dirty |= replica.cursor != acknowledged;
-            replica.cursor = acknowledged;
+            replica.enter(poll.cursor.cloned(), now);
             let reached = replica.acknowledged();
             if self.pins.get(poll.from).is_some_and(|pin| pin.seq <= reached) {
                 self.pins.remove(poll.from); // its snapshot has arrived: another replica may have its turn
@@ -138,6 +173,12 @@ impl Leader {
     pub fn acknowledged(&self, seq: Seq) -> u32 {
         let have = self.replicas.values().filter(|replica| replica.acknowledged() >= seq).count();
         u32::try_from(have).unwrap_or(u32::MAX)
+    }
+
+    /// Whether this replica has acknowledged this seq.
+    #[must_use]
+    pub fn has_acknowledged(&self, replica: &NodeName, seq: Seq) -> bool {
+        self.replicas.get(replica).is_some_and(|replica| replica.acknowledged() >= seq)
     }
 
     /// The greatest seq that any replica has acknowledged.
@@ -221,6 +262,14 @@ impl Leader {
         Upkeep { cursors, trim }
     }
 
+    /// Entries up to `end` are being written.
+    pub fn mark(&mut self, end: Seq, now: Instant) {
+        let acknowledged = self.greatest_acknowledged();
+        if let Some((_, marks)) = &mut self.reign {
+            marks.note(end, acknowledged, now);
+        }
+    }
+
     /// Gives up on whoever holds the most, while the queue is beyond its bound; false when it is within. What is retained
     /// behind the cursors is no part of the queue.
     fn keep_queue_within(&mut self, log: &LogExtent, bounds: Bounds, end: Seq) -> bool {
@@ -287,6 +336,20 @@ impl Pin {
 }
 
 impl Replica {
+    /// It was heard of, with a cursor on this leader's history.
+    fn enter(&mut self, cursor: Option<Cursor>, now: Instant) {
+        let acknowledged = Some(cursor);
+        self.dirty |= self.cursor != acknowledged;
+        self.cursor = acknowledged;
+        self.present_at = Some(now);
+    }
+
+    /// Whether it polls, and its cursor is on this leader's history: what is written now may soon be there.
+    #[must_use]
+    pub fn is_present(&self, now: Instant) -> bool {
+        self.present_at.is_some_and(|at| now.saturating_duration_since(at) < PRESENT_FOR)
+    }
+
     /// The last seq that it has acknowledged.
     #[must_use]
     pub fn acknowledged(&self) -> Seq {

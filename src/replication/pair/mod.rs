@@ -9,10 +9,12 @@
 //! ```
 //!
 //! What is decided is in pure code: [`leader`] (what a poll means, what may leave the log), [`follower`] (what an answer
-//! means, how fresh the copy is), [`diverged`] (where a copy and its leader part), [`opening`] (whether a node may lead at its start) and [`takeover`] (whether one may take
-//! over). What is done stands in [`roles`] (lead or follow, as the map says), [`lead`], [`polls`], [`witness`], [`follow`],
-//! [`receive`], [`returning`], [`reset`], [`promote`] and [`switchover`], and the two meet in [`Pair`].
+//! means, how fresh the copy is), [`diverged`] (where a copy and its leader part), [`opening`] (whether a node may lead at
+//! its start), [`takeover`] (whether one may take over), and [`risk`] (what is on one disk only, and whether more of it may
+//! be). What is done stands in [`roles`] (lead or follow, as the map says), [`lead`], [`polls`], [`witness`], [`follow`],
+//! [`receive`], [`returning`], [`reset`], [`promote`], [`switchover`] and [`acks`], and the two meet in [`Pair`].
 
+pub mod acks;
 pub mod diverged;
 pub mod follow;
 pub mod follower;
@@ -27,6 +29,7 @@ pub mod receipt;
 pub mod receive;
 pub mod reset;
 pub mod returning;
+pub mod risk;
 pub mod roles;
 pub mod switchover;
 pub mod takeover;
@@ -48,7 +51,7 @@ use crate::metrics::{self, Metrics};
 use crate::peer::{Local, Pool};
 use crate::random::Random;
 use crate::storage::ledger::{self, Part as LedgerPart, Summary};
-use crate::storage::writer::{Handle, Leave, Mandate, Upkeep};
+use crate::storage::writer::{GuardSource, Handle, Leave, Mandate, Upkeep};
 use crate::storage::{Engine, Files, State};
 use crate::types::{Cursor, Epoch, Incarnation, NodeName, Seq, ShardUid};
 
@@ -143,6 +146,8 @@ pub struct Pair {
     leader: Arc<Mutex<Leader>>,
     /// The greatest seq that a replica has acknowledged: a write above it need not ask the leader's view for its copies.
     acknowledged: AtomicU64,
+    /// Writes that wait until replicas have them.
+    acks: acks::Acks,
     follower: Mutex<Follower>,
     /// Wakes the task that leads: a replica has shown that this leader lost data.
     halted: Notify,
@@ -162,6 +167,16 @@ pub struct Pair {
     told_to_lead: Mutex<Option<Epoch>>,
     /// One takeover at a time.
     taking_over: tokio::sync::Mutex<()>,
+    /// Who handed the shard over to this node, for which epoch, and held what then; until it leads.
+    granted: Mutex<Option<Granted>>,
+}
+
+/// A leader that handed its shard over.
+#[derive(Debug)]
+struct Granted {
+    epoch: Epoch,
+    by: NodeName,
+    cursor: Option<Cursor>,
 }
 
 /// A duty, and since when the copy has it.
@@ -200,6 +215,7 @@ impl Pair {
             opened_unclean: state.unclean,
             leader,
             acknowledged: AtomicU64::new(u64::MAX), // not known before the first poll
+            acks: acks::Acks::default(),
             follower: Mutex::new(follower),
             halted: Notify::new(),
             shown: Mutex::default(),
@@ -209,6 +225,7 @@ impl Pair {
             changing_hands: watch::Sender::new(0),
             told_to_lead: Mutex::default(),
             taking_over: tokio::sync::Mutex::default(),
+            granted: Mutex::default(),
         }
     }
 
@@ -238,6 +255,8 @@ impl Pair {
         }
         held.duty = duty;
         held.mandate = mandate;
+        drop(held);
+        self.acks.arrived(); // who waits for a replica looks whether this node still leads
         is_new
     }
 
@@ -378,8 +397,19 @@ pub fn upkeep_source(
         queue_bytes_max: settings.queue_bytes_max,
         queue_entries_max: settings.queue_entries_max,
     };
-    move |engine, end| match engine.log_extent() {
-        Ok(log) => leader.lock().upkeep(&log, bounds, end, clock.now()),
-        Err(_) => Upkeep::default(), // the commit that follows says what is wrong
+    move |engine, end| {
+        let (log, now) = (engine.log_extent(), clock.now());
+        let mut leader = leader.lock();
+        leader.mark(end, now);
+        match log {
+            Ok(log) => leader.upkeep(&log, bounds, end, now),
+            Err(_) => Upkeep::default(), // the commit that follows says what is wrong
+        }
     }
+}
+
+/// What a copy's writer asks before it gives a seq; none where the file sets no limit to what is at risk.
+pub fn guard_source(leader: Arc<Mutex<Leader>>, settings: &Settings) -> Option<GuardSource> {
+    let limits = risk::Limits::of(settings)?;
+    Some(Box::new(move |next, now| risk::check(&leader.lock(), next, limits, now)))
 }

@@ -58,8 +58,11 @@ impl Pair {
                 continue;
             }
             let now = self.around.clock.now();
-            let pause =
-                if behind == 0 { Duration::ZERO } else { self.leader.lock().pause(from, behind, now).min(left) };
+            let pause = if behind == 0 || self.acks.are_expected() {
+                Duration::ZERO
+            } else {
+                self.leader.lock().pause(from, behind, now).min(left)
+            };
             if pause.is_zero() {
                 self.leader.lock().gave(from, now);
                 return self.entries_after(uid, after).await;
@@ -94,6 +97,7 @@ impl Pair {
             self.acknowledged.store(leader.greatest_acknowledged().0, Ordering::Release);
             verdict
         });
+        self.acks.arrived();
         Ok((uid, verdict))
     }
 

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::grant::{Grant, GrantAnswer};
 use super::takeover::{self, Objection, Plan, Said, Survey};
 use super::wire::Inspect;
-use super::{Pair, Surroundings, inspect};
+use super::{Granted, Pair, Surroundings, inspect};
 use crate::cluster::canvass::{self, Answer};
 use crate::cluster::exchange;
 use crate::config::{Node, Shard};
@@ -202,7 +202,7 @@ impl Pair {
     }
 
     /// The leader hands over: this node leads from now on, if its copy holds all that the leader's holds.
-    pub async fn accept_grant(&self, grant: Grant) -> GrantAnswer {
+    pub async fn accept_grant(&self, from: &NodeName, grant: Grant) -> GrantAnswer {
         let Ok(_one) = self.taking_over.try_lock() else {
             return GrantAnswer::Refused { detail: format!("node {} is about to lead already", self.me.name) };
         };
@@ -212,10 +212,14 @@ impl Pair {
         let accepted = match self.check_grant(&grant) {
             Err(detail) => Err(detail),
             Ok(()) if grant.is_rehearsal => self.prepare(&grant.epoch).await.map(|()| GrantAnswer::Ready),
-            Ok(()) => match self.begin_epoch(&grant.epoch).await {
-                Ok(()) => Ok(GrantAnswer::Leads),
-                Err(NotBegun::No(detail) | NotBegun::Unknown(detail)) => Err(detail),
-            },
+            Ok(()) => {
+                let Grant { epoch, cursor, .. } = grant;
+                *self.granted.lock() = Some(Granted { epoch: epoch.clone(), by: from.clone(), cursor });
+                match self.begin_epoch(&epoch).await {
+                    Ok(()) => Ok(GrantAnswer::Leads),
+                    Err(NotBegun::No(detail) | NotBegun::Unknown(detail)) => Err(detail),
+                }
+            }
         };
         accepted.unwrap_or_else(|detail| GrantAnswer::Refused { detail })
     }

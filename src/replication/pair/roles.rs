@@ -71,7 +71,8 @@ impl Pair {
     /// The replicas begin anew with each leadership: what they acknowledged to another says nothing to this one.
     pub(super) fn forget_replicas(&self) {
         let others = self.shard.copies.iter().filter(|copy| copy.name != self.me.name).map(|copy| copy.name.clone());
-        *self.leader.lock() = Leader::new(others, &[]);
+        let view = std::mem::replace(&mut *self.leader.lock(), Leader::new(others, &[]));
+        self.acks.remember(view);
     }
 
     /// A leader's copy is whole, whatever it does next.

@@ -61,6 +61,12 @@ pub enum Refusal {
         /// Bytes that must be free for it to be begun.
         needed: u64,
     },
+    /// Fewer replicas are present than `replication.min_replicas`; with what the leader sees.
+    #[error("{0}")]
+    TooFewReplicas(String),
+    /// As much is at risk as `replication.max_at_risk_…` allows; with what the leader sees.
+    #[error("{0}")]
+    AtRisk(String),
     /// Entries that do not follow the end of this copy's log.
     #[error("entry {got} does not follow the end of the log, {end}")]
     OutOfOrder {
@@ -171,6 +177,9 @@ pub struct Upkeep {
     /// What may leave the log.
     pub trim: Option<Trim>,
 }
+
+/// Says whether a write may be given this seq now; asked for each, right before it would be.
+pub type GuardSource = Box<dyn FnMut(Seq, Instant) -> Result<(), Refusal> + Send>;
 
 /// Gives the upkeep for a store whose log will end at this seq.
 pub type UpkeepSource = Box<dyn FnMut(&dyn Engine, Seq) -> Upkeep + Send>;

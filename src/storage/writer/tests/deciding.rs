@@ -58,6 +58,28 @@ fn writes_of_one_key_in_one_batch_are_decided_on_each_other() {
     assert_eq!(bench.value("k"), None);
 }
 
+/// The bound holds within a commit: each write is asked about with its own seq, in the order of the queue, and one that is
+/// refused spends none.
+#[test]
+fn guard_is_asked_with_the_seq_of_each_write_and_what_it_refuses_is_not_there() {
+    let mut bench = Bench::leading();
+    let refused = || Refusal::AtRisk("enough".into());
+    bench.writer.set_guard(Box::new(move |next, _| if next > Seq(2) { Err(refused()) } else { Ok(()) }));
+    let answers = bench.run([put("a", "1"), put("b", "2"), put("c", "3"), delete("c"), delete("a")]);
+    let expected = [
+        Ok(written(1, false)),
+        Ok(written(2, false)),
+        Err(refused()),
+        Ok(NOTHING_DELETED), // nothing is written, and nothing more is at risk
+        Err(refused()),
+    ];
+    assert_eq!(answers, expected);
+    assert_eq!((bench.value("a"), bench.value("c")), (Some("1".into()), None));
+    assert_eq!(bench.writer.published().end(), Seq(2));
+    bench.writer.set_guard(Box::new(|_, _| Ok(())));
+    assert_eq!(bench.run([put("c", "3")]), [Ok(written(3, false))]);
+}
+
 #[test]
 fn fence_in_the_queue_lets_pass_what_stands_before_it_and_refuses_what_stands_after() {
     let mut bench = Bench::leading();

@@ -1,0 +1,136 @@
+//! Writes that wait for replicas while the network is cut, and another copy takes over (REPLICATION.md, rules 17 and 23):
+//! what is known to last is told so, and what may be lost is unknown, never done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ostraca::clock::Clock;
+use ostraca::store::ack::{Ack, Wanted};
+use ostraca::store::{Acks, Answer, Applied, Call, Code, Consistency, Error, Outcome, Reach, Store};
+use ostraca::types::RequestId;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::cluster::{Cluster, end, put, read, until, until_true};
+
+const A: usize = 0;
+const B: usize = 1;
+const C: usize = 2;
+
+/// Three copies with an entry.
+async fn three() -> Cluster {
+    let cluster = Cluster::started(2).await;
+    cluster.put(A, "k", "1").await.unwrap();
+    cluster.wait_converged().await;
+    cluster
+}
+
+/// A write that waits for replicas, at most so long.
+async fn acked(store: &Arc<Store>, key: &str, wanted: Wanted, timeout: Duration) -> Result<Answer, Error> {
+    let call = Call {
+        operation: put(key, "v"),
+        consistency: Consistency::Leader,
+        reach: Reach::Forward,
+        ack: Some(Ack { wanted, timeout, is_forwarded: false }),
+        deadline: Clock::real().now() + Duration::from_secs(30),
+        request_id: RequestId(1),
+    };
+    store.execute(call).await
+}
+
+fn begin(cluster: &Cluster, through: usize, key: &'static str, wanted: Wanted) -> JoinHandle<Result<Answer, Error>> {
+    let store = cluster.store(through);
+    tokio::spawn(async move { acked(&store, key, wanted, Duration::from_secs(25)).await })
+}
+
+fn acks(answer: Answer) -> Acks {
+    match answer.outcome {
+        Outcome::Stored { acks, .. } => acks,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn take_over(cluster: &Cluster, at: usize) {
+    cluster.store(at).take_over("S", &format!("S/{at}"), true).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_that_waits_is_unknown_when_a_copy_without_it_takes_over() {
+    let cluster = three().await;
+    for other in [B, C] {
+        cluster.net.cut(cluster.address(A), cluster.address(other));
+    }
+    let waiting = begin(&cluster, A, "alone", Wanted::Replicas(1));
+    until_true("it is durable at A", || end(cluster.disk(A)).0 == 2).await;
+    take_over(&cluster, B).await;
+    for other in [B, C] {
+        cluster.net.heal(cluster.address(A), cluster.address(other));
+    }
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!((error.code, error.applied), (Code::NoLeader, Applied::Unknown), "{error:?}");
+    assert_eq!(read(&cluster.store(C), "alone").await.unwrap(), None, "and it is lost indeed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_that_waits_is_done_when_a_copy_that_acknowledged_it_takes_over() {
+    let cluster = three().await;
+    cluster.net.cut(cluster.address(A), cluster.address(C));
+    let one = acked(&cluster.store(A), "one", Wanted::Replicas(1), Duration::from_secs(25)).await.unwrap();
+    assert_eq!(acks(one), Acks { have: 2, of: 3 });
+    let waiting = begin(&cluster, A, "waits", Wanted::All);
+    until("it is at B", async || {
+        let value = cluster.get_any(B, "waits").await.unwrap();
+        if value.is_some() { Ok(()) } else { Err("not yet".into()) }
+    })
+    .await;
+    // Whatever was applied is acknowledged with the next poll.
+    until("the leader has heard", async || match cluster.status(A).await.at_risk_entries {
+        Some(0) => Ok(()),
+        other => Err(format!("{other:?} at risk")),
+    })
+    .await;
+    take_over(&cluster, B).await;
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!((error.code, error.applied), (Code::AckTimeout, Applied::Yes), "{error:?}");
+    assert_eq!(error.unconfirmed.unwrap().acks, Acks { have: 2, of: 3 });
+    for key in ["one", "waits"] {
+        assert_eq!(read(&cluster.store(B), key).await.unwrap().as_deref(), Some("v"));
+    }
+}
+
+/// A replica is away, and hundreds of writes wait for it that one node passed on: that node's reads are served meanwhile,
+/// and what finds no room is not written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forwarded_writes_that_wait_leave_room_for_reads() {
+    let cluster = three().await;
+    cluster.net.freeze(cluster.address(B), true);
+    let mut writes = JoinSet::new();
+    for n in 0..1100 {
+        let store = cluster.store(C);
+        writes.spawn(async move {
+            let key = format!("crowd-{n}");
+            (acked(&store, &key, Wanted::All, Duration::from_secs(8)).await.unwrap_err(), key)
+        });
+    }
+    let mut refused = Vec::new();
+    let (error, key) = writes.join_next().await.unwrap().unwrap();
+    assert_eq!((error.code, error.applied), (Code::Overloaded, Applied::No), "the first to end had no room: {error:?}");
+    refused.push(key);
+    for _ in 0..20 {
+        assert_eq!(read(&cluster.store(C), "k").await.unwrap().as_deref(), Some("1"));
+    }
+    let mut done = Vec::new();
+    while let Some(ended) = writes.join_next().await {
+        let (error, key) = ended.unwrap();
+        match (error.code, error.applied) {
+            (Code::AckTimeout, Applied::Yes) => done.push(key),
+            (Code::Overloaded, Applied::No) => refused.push(key),
+            _ => panic!("{error:?}"),
+        }
+    }
+    assert!(done.len() >= 700 && refused.len() >= 300, "{} were done, {} refused", done.len(), refused.len());
+    for (keys, is_there) in [(&done, true), (&refused, false)] {
+        for key in keys.iter().step_by(50) {
+            assert_eq!(read(&cluster.store(A), key).await.unwrap().is_some(), is_there, "{key}");
+        }
+    }
+}
