@@ -229,6 +229,16 @@ fn store_table(code: Code, later: &'static str) -> (StatusCode, &'static str, &'
             "This is documented but not built yet",
             "do without it, or wait for a later version",
         ),
+        Code::TooStale => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "No copy that can be reached is fresh enough",
+            "ask again in a moment, or read with consistency=any",
+        ),
+        Code::SessionLost => (
+            StatusCode::CONFLICT,
+            "What this session has seen is lost",
+            "read again without KV-Session: that begins a new session",
+        ),
         Code::Internal => (
             StatusCode::INTERNAL_SERVER_ERROR,
             "We made a mistake",
@@ -397,6 +407,9 @@ impl From<Error> for Problem {
                 problem = problem.extra(name, value);
             }
         }
+        if let Some(ms) = error.stale_ms {
+            problem = problem.extra("stale_ms", ms).line("kv-stale-ms", &ms.to_string());
+        }
         problem
     }
 }
@@ -427,7 +440,7 @@ mod tests {
 
     #[test]
     fn problem_every_503_says_when_to_come_back() {
-        for code in [Code::NoLeader, Code::Overloaded] {
+        for code in [Code::NoLeader, Code::Overloaded, Code::TooStale] {
             let reply = Problem::from(Error::new(code, "busy")).into_reply();
             assert_eq!(reply.status(), 503);
             let seconds: u32 = reply.get("retry-after").unwrap().parse().unwrap();
@@ -450,6 +463,8 @@ mod tests {
             (Code::ValueTooLarge, 413),
             (Code::KeyTooLong, 414),
             (Code::NotBuilt, 501),
+            (Code::TooStale, 503),
+            (Code::SessionLost, 409),
             (Code::Internal, 500),
         ];
         for (code, status) in promised {

@@ -46,6 +46,7 @@ mod plain;
 mod reply;
 mod routes;
 mod shards;
+mod session;
 mod slots;
 mod stall;
 mod watch;

@@ -445,8 +445,13 @@ impl Writer {
         let state = engine.state().map_err(Refusal::Failed)?;
         self.history = state.history;
         self.engine = Arc::clone(&engine);
-        *self.published.history.lock() = self.history.clone();
-        self.published.engine.store(Arc::new(engine));
+        let before = {
+            // Both at once: who looks at the history and takes the engine beside it gets two that belong together.
+            let mut history = self.published.history.lock();
+            *history = self.history.clone();
+            self.published.engine.swap(Arc::new(engine))
+        };
+        drop(before); // which may close a file, and takes its time
         self.published.end.send_replace(self.history.end());
         Ok(())
     }

@@ -28,13 +28,17 @@ pub enum Code {
     KeyTooLong,
     /// A kind of request that this node does not know: it runs an older program.
     NotBuilt,
+    /// No copy that can be reached is as fresh, or as far, as was asked for.
+    TooStale,
+    /// What a session has seen is not in its shard's history any more.
+    SessionLost,
     /// We are wrong.
     Internal,
 }
 
 impl Code {
     /// All of them, in the order of the metrics' label.
-    pub const ALL: [Code; 13] = [
+    pub const ALL: [Code; 15] = [
         Code::ShardUnreachable,
         Code::NoLeader,
         Code::Overloaded,
@@ -47,6 +51,8 @@ impl Code {
         Code::ValueTooLarge,
         Code::KeyTooLong,
         Code::NotBuilt,
+        Code::TooStale,
+        Code::SessionLost,
         Code::Internal,
     ];
 
@@ -66,6 +72,8 @@ impl Code {
             Code::ValueTooLarge => "value-too-large",
             Code::KeyTooLong => "key-too-long",
             Code::NotBuilt => "not-built",
+            Code::TooStale => "too-stale",
+            Code::SessionLost => "session-lost",
             Code::Internal => "internal",
         }
     }
@@ -88,9 +96,13 @@ impl Code {
             | Code::DiskFull
             | Code::ForwardingLoop
             | Code::Internal => true,
-            Code::WrongShard | Code::TopologyMismatch | Code::ValueTooLarge | Code::KeyTooLong | Code::NotBuilt => {
-                false
-            }
+            Code::WrongShard
+            | Code::TopologyMismatch
+            | Code::ValueTooLarge
+            | Code::KeyTooLong
+            | Code::NotBuilt
+            | Code::TooStale
+            | Code::SessionLost => false,
         }
     }
 }
@@ -134,13 +146,23 @@ pub struct Error {
     pub shard: Option<String>,
     /// The address of the shard's leader, where one is known.
     pub leader: Option<String>,
+    /// The best bound of a copy's age that is known, when none is fresh enough.
+    pub stale_ms: Option<u64>,
 }
 
 impl Error {
     /// An error of which nothing was applied, without a hint yet.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Error {
-        Error { code, applied: Applied::No, detail: detail.into(), hint: String::new(), shard: None, leader: None }
+        Error {
+            code,
+            applied: Applied::No,
+            detail: detail.into(),
+            hint: String::new(),
+            shard: None,
+            leader: None,
+            stale_ms: None,
+        }
     }
 
     /// Says what to do next.
@@ -181,7 +203,12 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self.code {
-            Code::ShardUnreachable | Code::NoLeader | Code::Overloaded | Code::Deadline | Code::DiskFull => true,
+            Code::ShardUnreachable
+            | Code::NoLeader
+            | Code::Overloaded
+            | Code::Deadline
+            | Code::DiskFull
+            | Code::TooStale => true,
             Code::WrongShard
             | Code::TopologyMismatch
             | Code::StorageFailed
@@ -189,6 +216,7 @@ impl Error {
             | Code::ValueTooLarge
             | Code::KeyTooLong
             | Code::NotBuilt
+            | Code::SessionLost
             | Code::Internal => false,
         }
     }

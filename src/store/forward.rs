@@ -38,11 +38,11 @@ impl Store {
 
     async fn forward_once(&self, node: &Node, shard: &Shard, call: &Call, now: Instant) -> Result<Answer, Error> {
         let is_write = call.operation.is_write();
-        let body = Forwarded::encode(&call.operation, call.consistency);
+        let body = Forwarded::encode(&call.operation, call.consistency, call.terms);
         let class = if body.len() > SMALL_BYTES_MAX { Class::Bulk } else { Class::Request };
         let mut reply = self.ask_owner(node, class, call, body, now).await;
         if let (Ok(Reply::UseBulk), Operation::Get { .. }) = (&reply, &call.operation) {
-            let body = Forwarded::encode(&call.operation, call.consistency);
+            let body = Forwarded::encode(&call.operation, call.consistency, call.terms);
             reply = self.ask_owner(node, Class::Bulk, call, body, self.clock.now()).await;
         }
         let result = match reply {
