@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(token.position(ShardIndex(3)), None);
     }
 
-    const GOLDEN: &str = "";
+    const GOLDEN: &str = "AQQEBAwBAgOsAgAAAAAAAAAJZbBS2Q";
 
     #[test]
     fn token_of_another_cluster_is_told_from_one_of_a_cluster_without_a_uid() {

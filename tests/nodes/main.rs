@@ -15,5 +15,6 @@ mod failed_commits;
 mod handing_over;
 mod lost_leader;
 mod outcomes;
+mod sessions;
 mod snapshots;
 mod taking_over;

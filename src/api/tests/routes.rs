@@ -92,8 +92,6 @@ async fn what_is_documented_and_not_built_is_501() {
         "GET /set?key=b&value=1&ack=all",
         "GET /set?key=b&value=1&ack=replicas:1",
         "GET /set?key=b&value=1&ack_timeout=1s",
-        "GET /get?key=b&consistency=bounded&max_stale=500ms",
-        "GET /get?key=b&consistency=session&session=x",
         "PUT /v1/kv/b?ttl=60s",
     ] {
         let reply = served.ask(line).await;
@@ -106,7 +104,7 @@ async fn what_is_documented_and_not_built_is_501() {
 #[tokio::test]
 async fn conditions_of_a_write_are_refused_and_never_ignored() {
     let served = serve().await;
-    for header in ["If-Match: \"x\"", "If-None-Match: *", "Idempotency-Key: 1", "KV-Ack: all", "KV-Session: x"] {
+    for header in ["If-Match: \"x\"", "If-None-Match: *", "Idempotency-Key: 1", "KV-Ack: all"] {
         for line in ["PUT /v1/kv/b", "DELETE /v1/kv/b", "GET /set?key=b&value=1", "POST /delete?key=b"] {
             assert_eq!(served.send(line, &[header], b"").await.problem(), (501, "not-built".into()), "{line} {header}");
         }
