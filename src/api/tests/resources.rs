@@ -1,6 +1,6 @@
 //! Sections 2 and 3: resources, the headers of answers, controls.
 
-use super::{FORM, serve};
+use super::{FORM, Reply, serve};
 
 #[tokio::test]
 async fn kv_put_is_201_then_204_and_delete_always_204() {
