@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::exit::{Done, Failure};
 use super::http::{self, Ask};
-use super::keys::{Asking, Output, Served, json, key_bytes, key_path, parse_timeout, session_parameter, shown, text_or_b64};
+use super::keys::{
+    Asking, Output, Served, json, key_bytes, key_path, parse_timeout, session_parameter, shown, text_or_b64,
+};
 
 /// Remove a key
 #[derive(Debug, clap::Args)]
@@ -42,7 +44,11 @@ impl Delete {
     /// Asks once. A delete that wrote something has a version; one of nothing has none.
     pub(crate) fn run(&self, directory: &Path) -> Result<Done, Failure> {
         let target = self.asking.target(directory)?;
-        let ask = Ask { method: Method::DELETE, path: key_path(&self.key, self.timeout, &session_parameter(self.session.as_deref()))?, body: None };
+        let ask = Ask {
+            method: Method::DELETE,
+            path: key_path(&self.key, self.timeout, &session_parameter(self.session.as_deref()))?,
+            body: None,
+        };
         let reply = http::block_on(http::send(&target, ask, self.timeout))?;
         let served = Served::of(&reply, &target)?;
         let existed = served.version.is_some();

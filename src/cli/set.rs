@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use super::exit::{Done, Exit, Failure};
 use super::http::{self, Ask};
-use super::keys::{Asking, Output, Served, json, key_bytes, key_path, parse_timeout, session_parameter, shown, text_or_b64};
+use super::keys::{
+    Asking, Output, Served, json, key_bytes, key_path, parse_timeout, session_parameter, shown, text_or_b64,
+};
 use crate::config::settings::VALUE_BYTES_CEILING;
 
 /// Store a value

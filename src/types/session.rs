@@ -223,11 +223,8 @@ mod tests {
 
         #[test]
         fn token_that_was_changed_or_cut_is_refused(positions in positions(), at: prop::sample::Index, by in 1_u8..64) {
-            let mut token = Token::default();
-            token.positions = positions
-                .into_iter()
-                .map(|(shard, (epoch, incarnation, seq))| (ShardIndex(shard), version(epoch, incarnation, seq)))
-                .collect();
+            let at_version = |(shard, (epoch, incarnation, seq))| (ShardIndex(shard), version(epoch, incarnation, seq));
+            let token = Token { cluster: 0, positions: positions.into_iter().map(at_version).collect() };
             let text = text(&token, Some(7), None);
             let at = at.index(text.len());
             prop_assert!(Token::parse(&text[..at]).is_err());
@@ -264,8 +261,8 @@ mod tests {
     #[test]
     fn token_that_is_full_has_room_for_the_shards_that_it_has_met() {
         let shards = u32::try_from(SHARDS_MAX).unwrap();
-        let mut token = Token::default();
-        token.positions = (0..shards).map(|shard| (ShardIndex(shard), version(1, 1, 1))).collect();
+        let positions = (0..shards).map(|shard| (ShardIndex(shard), version(1, 1, 1))).collect();
+        let token = Token { cluster: 0, positions };
         assert!(token.has_room(ShardIndex(0)) && !token.has_room(ShardIndex(shards)));
         assert_eq!(Token::parse(&text(&token, None, None)), Ok(token.clone()));
         assert!(Token::parse(&text(&token, None, Some((shards, version(1, 1, 1))))).is_err());

@@ -71,7 +71,10 @@ fn bounded_at_a_replica_that_restarted_without_its_leader_is_served_by_one_that_
     assert_eq!(too_stale(&cluster.get_key(b, key.as_bytes(), local)), None, "its age is not known");
     for at in [b, cluster.leader(1)] {
         let answer = bounded(&cluster, at, &key, "600s").expect(200);
-        assert_eq!((answer.must("kv-consistency"), answer.must("kv-node")), ("bounded", &*cluster.address(c).to_string()));
+        assert_eq!(
+            (answer.must("kv-consistency"), answer.must("kv-node")),
+            ("bounded", &*cluster.address(c).to_string())
+        );
     }
     cluster.kill9(c);
     for at in [b, cluster.leader(1)] {

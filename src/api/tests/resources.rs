@@ -175,10 +175,10 @@ async fn session_token_comes_with_every_write_and_only_with_reads_that_ask() {
     let header = format!("KV-Session: {}", token(&set));
     let read = served.send("GET /get?key=b", &[&header], b"").await;
     assert_eq!((read.header("kv-consistency"), token(&read)), (Some("leader"), token(&delete)));
-    let written = served.send("PUT /v1/kv/c", &[&header], b"1").await;
+    let written = served.send("PUT /v1/kv/b", &[&header], b"1").await;
     assert_eq!(written.status, 201);
-    assert_eq!(served.send("PUT /v1/kv/c", &["KV-Session: x"], b"2").await.problem(), (400, "bad-request".into()));
-    assert_eq!(served.ask("GET /get?key=c").await.body, b"1");
+    assert_eq!(served.send("PUT /v1/kv/b", &["KV-Session: x"], b"2").await.problem(), (400, "bad-request".into()));
+    assert_eq!(served.ask("GET /get?key=b").await.body, b"1");
 }
 
 #[tokio::test]
