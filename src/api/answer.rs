@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::error::{Kind, Problem};
 use super::params::{self, Plus};
 use super::reply::{Lines, Reply};
+use super::session::Session;
 use crate::placement::HashFunction;
 use crate::storage::Role;
 use crate::store::ack::Unconfirmed;
@@ -23,16 +24,19 @@ const OCTETS: &str = "content-type: application/octet-stream\r\n";
 const NO_STORE: &str = "cache-control: no-store\r\n";
 
 /// The answer to a read: the value, `404`, or what the request's conditions make of it.
-pub(super) fn value(answer: Answer, conditions: &HeaderMap) -> Result<Reply, Problem> {
+pub(super) fn value(answer: Answer, conditions: &HeaderMap, session: Session<'_>) -> Result<Reply, Problem> {
     let Answer { outcome, served } = answer;
     let mut lines = provenance(&served);
     lines.add_text(match served.consistency {
         Consistency::Leader => "kv-consistency: leader\r\n",
         Consistency::Any => "kv-consistency: any\r\n",
+        Consistency::Bounded => "kv-consistency: bounded\r\n",
+        Consistency::Session => "kv-consistency: session\r\n",
     });
     if let Some(stale_ms) = served.stale_ms {
         lines.add_with("kv-stale-ms", |line| line.extend_from_slice(itoa::Buffer::new().format(stale_ms).as_bytes()));
     }
+    session.put_after_read(&mut lines, &served);
     match outcome {
         Outcome::Found(record) => found(record, lines, conditions),
         Outcome::Missing => {
@@ -74,20 +78,20 @@ fn check(conditions: &HeaderMap, version: Version, lines: &Lines) -> Result<Stat
 }
 
 /// The answer of the curl routes to a write that is done.
-pub(super) fn done(answer: Answer) -> Result<Reply, Problem> {
-    let (lines, _) = written(answer)?;
+pub(super) fn done(answer: Answer, session: Session<'_>) -> Result<Reply, Problem> {
+    let (lines, _) = written(answer, session)?;
     Ok(Reply::new(StatusCode::OK).lines(lines).line("content-type", TEXT).body("OK\n"))
 }
 
 /// The answer of a resource to a write that is done: `201` when it was created, else `204`.
-pub(super) fn changed(answer: Answer) -> Result<Reply, Problem> {
-    let (lines, created) = written(answer)?;
+pub(super) fn changed(answer: Answer, session: Session<'_>) -> Result<Reply, Problem> {
+    let (lines, created) = written(answer, session)?;
     let status = if created { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
     Ok(Reply::new(status).lines(lines))
 }
 
 /// The lines of a write, and whether it created the key.
-fn written(answer: Answer) -> Result<(Lines, bool), Problem> {
+fn written(answer: Answer, session: Session<'_>) -> Result<(Lines, bool), Problem> {
     let mut lines = provenance(&answer.served);
     let (version, Acks { have, of }, created) = match answer.outcome {
         Outcome::Stored { version, acks, created } => (Some(version), acks, created),
@@ -103,6 +107,7 @@ fn written(answer: Answer) -> Result<(Lines, bool), Problem> {
             line.extend_from_slice(piece.as_bytes());
         }
     });
+    session.put_after_write(&mut lines, &answer.served, version);
     Ok((lines, created))
 }
 

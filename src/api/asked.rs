@@ -17,6 +17,7 @@ use super::controls::{Controls, Route};
 use super::error::{Kind, Problem};
 use super::params::{Accepts, Params};
 use super::reply::Reply;
+use super::session::{self, Session};
 use crate::config::Settings;
 use crate::store::{Answer, Applied, Call, Code, Operation, Reach, Store};
 use crate::types::{Key, RequestId};
@@ -80,6 +81,11 @@ impl Asked<'_> {
         (!owner.is_here).then(|| answer::redirect(&owner, &self.parts.uri))
     }
 
+    /// What its answer says of a session.
+    pub(super) fn session<'a>(&'a self, controls: &'a Controls) -> Session<'a> {
+        Session::new(controls, self.store())
+    }
+
     /// Has the store do it. The store keeps the deadline itself; should it not, the request ends all the same, and a write
     /// ends as unknown.
     pub(super) async fn call(&self, operation: Operation, controls: &Controls) -> Result<Answer, Problem> {
@@ -88,6 +94,7 @@ impl Asked<'_> {
             ack::check(ack, operation.key(), is_write, self.store())?;
         }
         let call = Call {
+            terms: session::terms(&operation, controls, self.store())?,
             operation,
             consistency: controls.consistency,
             reach: if controls.route == Route::Forward { Reach::Forward } else { Reach::Local },

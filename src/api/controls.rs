@@ -15,6 +15,7 @@ use super::params::Params;
 use crate::config::Settings;
 use crate::store::Consistency;
 use crate::store::ack::Ack;
+use crate::types::Token;
 
 /// The controls of data routes, as parameters.
 pub(super) const DATA: &[&str] = &["consistency", "max_stale", "session", "ack", "ack_timeout", "route", "timeout"];
@@ -50,10 +51,14 @@ pub(super) enum Route {
 }
 
 /// The controls of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Controls {
     /// What a read must guarantee.
     pub(super) consistency: Consistency,
+    /// Oldest that a `bounded` read may be; those have it, and no others.
+    pub(super) max_stale: Option<Duration>,
+    /// What a session has seen.
+    pub(super) session: Option<Token>,
     /// How far it may travel.
     pub(super) route: Route,
     /// What a write waits for beyond its leader's disk.
@@ -77,16 +82,15 @@ impl Controls {
         } else if !params.have_any(accepts) {
             // Nearly all requests come without: not worth a look for each.
             let deadline = began + settings.request_timeout;
-            return Ok(Controls { consistency: Consistency::default(), route: Route::default(), ack: None, deadline });
-        }
-        for name in ["max_stale", "session"] {
-            if one(name, params, headers)?.is_some() {
-                return Err(Problem::not_built(format_args!("the control {name}")));
-            }
+            let (consistency, route) = (Consistency::default(), Route::default());
+            return Ok(Controls { consistency, max_stale: None, session: None, route, ack: None, deadline });
         }
         let route = route(params.text("route")?.or(header("route", headers)?))?;
+        let consistency = consistency(one("consistency", params, headers)?, route)?;
         Ok(Controls {
-            consistency: consistency(one("consistency", params, headers)?, route)?,
+            consistency,
+            max_stale: max_stale(one("max_stale", params, headers)?, consistency)?,
+            session: session(one("session", params, headers)?, consistency)?,
             route,
             ack: ack::read(one("ack", params, headers)?, one("ack_timeout", params, headers)?, settings)?,
             deadline: began + timeout(one("timeout", params, headers)?, settings)?,
@@ -101,12 +105,44 @@ fn consistency(text: Option<&str>, route: Route) -> Result<Consistency, Problem>
         None if route == Route::Local => Ok(Consistency::Any),
         None | Some("leader") => Ok(Consistency::Leader),
         Some("any") => Ok(Consistency::Any),
-        Some(name @ ("bounded" | "session")) => {
-            Err(Problem::not_built(format_args!("consistency={name}"))
-                .hint("use consistency=leader or consistency=any"))
-        }
-        Some(other) => Err(bad("consistency", other, "leader or any")),
+        Some("bounded") => Ok(Consistency::Bounded),
+        Some("session") => Ok(Consistency::Session),
+        Some(other) => Err(bad("consistency", other, "leader, bounded, session or any")),
     }
+}
+
+/// The age that belongs to `bounded`, and to nothing else.
+fn max_stale(text: Option<&str>, consistency: Consistency) -> Result<Option<Duration>, Problem> {
+    match (text, consistency) {
+        (None, Consistency::Bounded) => Err(Problem::bad_request("consistency=bounded is there without max_stale")
+            .hint("say how old the answer may be: consistency=bounded&max_stale=500ms")),
+        (None, _) => Ok(None),
+        (Some(text), Consistency::Bounded) => match duration(text) {
+            Some(age) => Ok(Some(age)),
+            None => Err(bad("max_stale", text, "a time, as 500ms or 2s")),
+        },
+        (Some(_), other) => Err(Problem::bad_request(format!(
+            "max_stale is there with consistency={}, which has no use for it",
+            other.name()
+        ))
+        .hint("say consistency=bounded, or leave max_stale out")),
+    }
+}
+
+/// A session's token. A read that is to keep what it promises is served by a copy that is as far, or by the leader.
+fn session(text: Option<&str>, consistency: Consistency) -> Result<Option<Token>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    if matches!(consistency, Consistency::Any | Consistency::Bounded) {
+        let name = consistency.name();
+        return Err(Problem::bad_request(format!(
+            "a session's token is there with consistency={name}, which ignores it"
+        ))
+        .hint("say consistency=session, or leave the token out"));
+    }
+    Token::parse(text.as_bytes()).map(Some).map_err(|fault| {
+        Problem::bad_request(format!("the session's token cannot be read: {}", fault.0))
+            .hint("send the KV-Session of an answer as it is, or none to begin a new session")
+    })
 }
 
 fn route(text: Option<&str>) -> Result<Route, Problem> {
@@ -283,12 +319,49 @@ mod tests {
         assert_eq!(read("", &[("kv-ack", "x"), ("connection", "kv-ack")]), Err(400), "a control is never dropped");
     }
 
+    fn controls(query: &str) -> Result<Controls, u16> {
+        let params = Params::of_query(query, &Accepts { own: &[], controls: DATA, not_built: &[] }).unwrap();
+        let read = Controls::read(&params, &HeaderMap::new(), DATA, Clock::manual().now(), &Settings::default());
+        read.map_err(|problem| problem.status().as_u16())
+    }
+
     #[test]
-    fn controls_that_are_not_built_are_501() {
-        for query in ["consistency=bounded", "consistency=session", "session=x"] {
-            assert_eq!(read(query, &[]), Err(501), "{query}");
+    fn bounded_and_max_stale_come_together_or_are_400() {
+        for (query, ms) in [("max_stale=500ms", 500), ("max_stale=2s", 2_000), ("max_stale=0", 0)] {
+            let read = controls(&format!("consistency=bounded&{query}")).unwrap();
+            assert_eq!((read.consistency, read.max_stale), (Consistency::Bounded, Some(Duration::from_millis(ms))));
         }
-        assert_eq!(read("consistency=bounded&max_stale=500ms", &[]), Err(501));
+        for query in [
+            "consistency=bounded",
+            "max_stale=500ms",
+            "consistency=any&max_stale=500ms",
+            "consistency=session&max_stale=500ms",
+            "route=local&max_stale=500ms",
+            "consistency=bounded&max_stale=",
+            "consistency=bounded&max_stale=soon",
+            "consistency=bounded&max_stale=-1s",
+        ] {
+            assert_eq!(controls(query), Err(400), "{query}");
+        }
+    }
+
+    #[test]
+    fn session_takes_a_token_or_begins_without_one_and_rubbish_is_400() {
+        let mut token = Vec::new();
+        Token::default().put_moved(&mut token, None, None);
+        let token = String::from_utf8(token).unwrap();
+        let read = controls("consistency=session").unwrap();
+        assert_eq!((read.consistency, read.session), (Consistency::Session, None));
+        for (query, consistency) in [("consistency=session&", Consistency::Session), ("", Consistency::Leader)] {
+            let read = controls(&format!("{query}session={token}")).unwrap();
+            assert_eq!((read.consistency, read.session), (consistency, Some(Token::default())));
+        }
+        for query in ["session=", "session=x", "session=%ff", "consistency=session&session=rubbish"] {
+            assert_eq!(controls(query), Err(400), "{query}");
+        }
+        for ignores in ["consistency=any", "route=local", "consistency=bounded&max_stale=1s"] {
+            assert_eq!(controls(&format!("{ignores}&session={token}")), Err(400), "{ignores}");
+        }
     }
 
     #[test]

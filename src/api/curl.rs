@@ -35,7 +35,8 @@ pub(super) async fn get(asked: &Asked<'_>) -> Result<Reply, Problem> {
     if let Some(redirect) = asked.elsewhere(&key, &controls) {
         return Ok(redirect);
     }
-    answer::value(asked.call(Operation::Get { key }, &controls).await?, asked.headers())
+    let answer = asked.call(Operation::Get { key }, &controls).await?;
+    answer::value(answer, asked.headers(), asked.session(&controls))
 }
 
 /// `/set?key=K&value=V`, with the value in the query, in a form, or as the body.
@@ -53,7 +54,10 @@ pub(super) async fn set(asked: &Asked<'_>, upload: &mut Upload<'_>) -> Result<Re
     if value.len() > asked.settings().value_bytes_max {
         return Err(Problem::value_too_large(Some(value.len() as u64), asked.settings()));
     }
-    answer::done(asked.call(Operation::Put { key, content: Content::of(value) }, &controls).await?)
+    answer::done(
+        asked.call(Operation::Put { key, content: Content::of(value) }, &controls).await?,
+        asked.session(&controls),
+    )
 }
 
 /// The value that `/set` stores: its parameter, or its raw body (none: the body was a form).
@@ -83,7 +87,7 @@ pub(super) async fn delete(asked: &Asked<'_>, upload: &mut Upload<'_>) -> Result
         Understood::Elsewhere(redirect) => return Ok(redirect),
         Understood::Here(written) => written,
     };
-    answer::done(asked.call(Operation::Delete { key }, &controls).await?)
+    answer::done(asked.call(Operation::Delete { key }, &controls).await?, asked.session(&controls))
 }
 
 /// A write of a curl route, understood.

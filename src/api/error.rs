@@ -244,6 +244,16 @@ fn store_table(code: Code, later: &'static str) -> (StatusCode, &'static str, &'
             "The write is done, and not where it was asked to be",
             "do not send it again; kv status shows which replica is behind",
         ),
+        Code::TooStale => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "No copy that can be reached is fresh enough",
+            "ask again in a moment, or read with consistency=any",
+        ),
+        Code::SessionLost => (
+            StatusCode::CONFLICT,
+            "What this session has seen is lost",
+            "read again without KV-Session: that begins a new session",
+        ),
         Code::Internal => (
             StatusCode::INTERNAL_SERVER_ERROR,
             "We made a mistake",
@@ -407,10 +417,13 @@ impl From<Error> for Problem {
         let retryable = error.is_retryable();
         let mut problem = Problem::new(Kind::Store(error.code), error.detail).hint(error.hint).applied(error.applied);
         problem.0.retryable = retryable;
-        for (name, value) in [("shard", error.shard), ("leader", error.leader)] {
+        for (name, value) in [("shard", error.shard), ("leader", error.leader.map(String::from))] {
             if let Some(value) = value {
                 problem = problem.extra(name, value);
             }
+        }
+        if let Some(ms) = error.stale_ms {
+            problem = problem.extra("stale_ms", ms).line("kv-stale-ms", &ms.to_string());
         }
         match error.unconfirmed {
             Some(unconfirmed) => answer::unconfirmed(problem, &unconfirmed),
@@ -462,7 +475,7 @@ mod tests {
 
     #[test]
     fn problem_every_503_says_when_to_come_back() {
-        for code in [Code::NoLeader, Code::Overloaded, Code::AtRisk, Code::TooFewReplicas] {
+        for code in [Code::NoLeader, Code::Overloaded, Code::AtRisk, Code::TooFewReplicas, Code::TooStale] {
             let reply = Problem::from(Error::new(code, "busy")).into_reply();
             assert_eq!(reply.status(), 503);
             let seconds: u32 = reply.get("retry-after").unwrap().parse().unwrap();
@@ -488,6 +501,8 @@ mod tests {
             (Code::AtRisk, 503),
             (Code::TooFewReplicas, 503),
             (Code::AckTimeout, 504),
+            (Code::TooStale, 503),
+            (Code::SessionLost, 409),
             (Code::Internal, 500),
         ];
         for (code, status) in promised {

@@ -38,7 +38,8 @@ pub(super) async fn get(asked: &Asked<'_>) -> Result<Reply, Problem> {
     if let Some(redirect) = asked.elsewhere(&key, &controls) {
         return Ok(redirect);
     }
-    answer::value(asked.call(Operation::Get { key }, &controls).await?, asked.headers())
+    let answer = asked.call(Operation::Get { key }, &controls).await?;
+    answer::value(answer, asked.headers(), asked.session(&controls))
 }
 
 /// PUT: stores the body as it is, and its type.
@@ -54,7 +55,7 @@ pub(super) async fn put(asked: &Asked<'_>, upload: &mut Upload<'_>) -> Result<Re
     let settings = asked.settings();
     let value = upload.read(settings.value_bytes_max, asked.time_left(controls.deadline), settings).await?;
     let content = Content { expiry: None, content_type, value };
-    answer::changed(asked.call(Operation::Put { key, content }, &controls).await?)
+    answer::changed(asked.call(Operation::Put { key, content }, &controls).await?, asked.session(&controls))
 }
 
 /// DELETE: removes the key, whether or not it is there.
@@ -65,7 +66,7 @@ pub(super) async fn delete(asked: &Asked<'_>) -> Result<Reply, Problem> {
     if let Some(redirect) = asked.elsewhere(&key, &controls) {
         return Ok(redirect);
     }
-    answer::changed(asked.call(Operation::Delete { key }, &controls).await?)
+    answer::changed(asked.call(Operation::Delete { key }, &controls).await?, asked.session(&controls))
 }
 
 /// The key: the rest of the path, decoded once, or `key_b64`.

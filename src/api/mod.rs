@@ -47,6 +47,7 @@ mod plain;
 mod reply;
 mod routes;
 mod shards;
+mod session;
 mod slots;
 mod stall;
 mod watch;

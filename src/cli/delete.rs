@@ -10,13 +10,18 @@ use serde::Serialize;
 use super::ack::Acking;
 use super::exit::{Done, Failure};
 use super::http::{self, Ask};
-use super::keys::{Asking, Output, Served, json, key_bytes, key_path, parse_timeout, shown, text_or_b64};
+use super::keys::{
+    Asking, Output, Served, json, key_bytes, key_path, parse_timeout, session_parameter, shown, text_or_b64,
+};
 
 /// Remove a key
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
     /// The key, any bytes
     key: OsString,
+    /// What the session has seen: the `session` of an earlier `-o json`
+    #[arg(long, value_name = "TOKEN")]
+    session: Option<String>,
     /// How long the server may take, such as 500ms or 5s
     #[arg(long, value_parser = parse_timeout)]
     timeout: Option<Duration>,
@@ -42,11 +47,8 @@ impl Delete {
     /// Asks once. A delete that wrote something has a version; one of nothing has none.
     pub(crate) fn run(&self, directory: &Path) -> Result<Done, Failure> {
         let target = self.asking.target(directory)?;
-        let ask = Ask {
-            method: Method::DELETE,
-            path: key_path(&self.key, self.timeout, &self.acking.parameters())?,
-            body: None,
-        };
+        let parameters = session_parameter(self.session.as_deref()) + &self.acking.parameters();
+        let ask = Ask { method: Method::DELETE, path: key_path(&self.key, self.timeout, &parameters)?, body: None };
         let reply = http::block_on(http::send(&target, ask, self.timeout))?;
         let served = Served::of(&reply, &target)?;
         let existed = served.version.is_some();

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::exit::{Done, Exit, Failure};
 use super::http::{self, Ask};
-use super::keys::{Asking, Output, Served, json, key_bytes, key_path, parse_timeout, text_or_b64};
+use super::keys::{Asking, Output, Served, json, key_bytes, key_path, parse_timeout, session_parameter, text_or_b64};
 
 /// Print a key's value, byte for byte
 #[derive(Debug, clap::Args)]
@@ -18,9 +18,16 @@ pub(crate) struct Get {
     /// Write the value to a file instead
     #[arg(long, value_name = "FILE", conflicts_with = "output")]
     file: Option<PathBuf>,
-    /// `leader` is the present value; `any` takes what a copy at hand holds, also while the leader is away
+    /// `leader` is the present value; `any` takes what a copy at hand holds, also while the leader is away; `bounded` one
+    /// that is not too old; `session` one that has what the session has seen
     #[arg(long, value_enum, default_value_t)]
     consistency: Consistency,
+    /// Oldest that the value may be, with `--consistency bounded`, such as 500ms
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout, required_if_eq("consistency", "bounded"))]
+    max_stale: Option<Duration>,
+    /// What the session has seen: the `session` of an earlier `-o json`
+    #[arg(long, value_name = "TOKEN")]
+    session: Option<String>,
     /// How long the server may take, such as 500ms or 5s
     #[arg(long, value_parser = parse_timeout)]
     timeout: Option<Duration>,
@@ -33,6 +40,8 @@ pub(crate) struct Get {
 enum Consistency {
     #[default]
     Leader,
+    Bounded,
+    Session,
     Any,
 }
 
@@ -56,11 +65,7 @@ impl Get {
     /// Asks once, and shows the value.
     pub(crate) fn run(&self, directory: &Path) -> Result<Done, Failure> {
         let target = self.asking.target(directory)?;
-        let more = match self.consistency {
-            Consistency::Leader => "",
-            Consistency::Any => "&consistency=any",
-        };
-        let ask = Ask::get(key_path(&self.key, self.timeout, more)?);
+        let ask = Ask::get(key_path(&self.key, self.timeout, &self.controls())?);
         let reply = http::block_on(http::send(&target, ask, self.timeout))?;
         let served = Served::of(&reply, &target)?;
         let age = self.age(&served);
@@ -84,7 +89,19 @@ impl Get {
         })
     }
 
-    /// Whoever asked for any copy is told which one it was, on standard error.
+    /// What goes along with the key. What does not fit together is for the server to refuse.
+    fn controls(&self) -> String {
+        let consistency = match self.consistency {
+            Consistency::Leader => "",
+            Consistency::Bounded => "&consistency=bounded",
+            Consistency::Session => "&consistency=session",
+            Consistency::Any => "&consistency=any",
+        };
+        let max_stale = self.max_stale.map_or_else(String::new, |age| format!("&max_stale={}ms", age.as_millis()));
+        format!("{consistency}{max_stale}{}", session_parameter(self.session.as_deref()))
+    }
+
+    /// Whoever asked for another copy is told which one it was, on standard error.
     fn age(&self, served: &Served) -> Option<String> {
         if self.consistency == Consistency::Leader || self.asking.output == Output::Json {
             return None;

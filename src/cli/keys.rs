@@ -64,6 +64,14 @@ pub(crate) fn key_path(key: &OsStr, timeout: Option<Duration>, more: &str) -> Re
     Ok(format!("/v1/kv?key_b64={}{timeout}{more}", URL_SAFE_NO_PAD.encode(bytes)))
 }
 
+/// Hands a session's token in, where there is one. It is made of letters that a query takes as they are; others are
+/// written out, for the server to say what is wrong with them.
+pub(crate) fn session_parameter(token: Option<&str>) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let escaped = |byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    token.map_or_else(String::new, |token| format!("&session={}", token.bytes().map(escaped).collect::<String>()))
+}
+
 /// The bytes of a key as they stood on the command line.
 pub(crate) fn key_bytes(key: &OsStr) -> Result<&[u8], Failure> {
     match key.as_encoded_bytes() {
@@ -108,6 +116,9 @@ pub(crate) struct Served {
     /// Of a read: upper bound of its age.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stale_ms: Option<u64>,
+    /// The session's token, to hand back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<String>,
 }
 
 impl Served {
@@ -127,6 +138,7 @@ impl Served {
             acks: text("kv-acks"),
             consistency: text("kv-consistency"),
             stale_ms: reply.header("kv-stale-ms").and_then(|ms| ms.parse().ok()),
+            session: text("kv-session"),
         })
     }
 

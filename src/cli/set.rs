@@ -12,7 +12,9 @@ use serde::Serialize;
 use super::ack::Acking;
 use super::exit::{Done, Exit, Failure};
 use super::http::{self, Ask};
-use super::keys::{Asking, Output, Served, json, key_bytes, key_path, parse_timeout, shown, text_or_b64};
+use super::keys::{
+    Asking, Output, Served, json, key_bytes, key_path, parse_timeout, session_parameter, shown, text_or_b64,
+};
 use crate::config::settings::VALUE_BYTES_CEILING;
 
 /// Store a value
@@ -29,6 +31,9 @@ pub(crate) struct Set {
     /// What kind of bytes it is, for readers
     #[arg(long, value_name = "TYPE", default_value = "application/octet-stream")]
     content_type: String,
+    /// What the session has seen: the `session` of an earlier `-o json`
+    #[arg(long, value_name = "TOKEN")]
+    session: Option<String>,
     /// How long the server may take, such as 500ms or 5s
     #[arg(long, value_parser = parse_timeout)]
     timeout: Option<Duration>,
@@ -54,7 +59,8 @@ impl Set {
     /// Reads the value, stores it once, and says where it went.
     pub(crate) fn run(&self, directory: &Path) -> Result<Done, Failure> {
         let target = self.asking.target(directory)?;
-        let path = key_path(&self.key, self.timeout, &self.acking.parameters())?;
+        let parameters = session_parameter(self.session.as_deref()) + &self.acking.parameters();
+        let path = key_path(&self.key, self.timeout, &parameters)?;
         let body = self.read_value()?;
         let ask = Ask { method: Method::PUT, path, body: Some((body, self.content_type.clone())) };
         let reply = http::block_on(http::send(&target, ask, self.timeout))?;

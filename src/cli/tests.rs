@@ -66,6 +66,26 @@ fn get_any_passes_it_on_and_tells_the_age_beside_the_value() {
 }
 
 #[test]
+fn get_bounded_and_session_pass_on_what_belongs_to_them() {
+    let headers = ["KV-Shard: Delhi", "KV-Node: 127.0.0.55:8080", "KV-Role: replica", "KV-Session: T0k-_"];
+    let stub = Stub::always(answer("200 OK", &headers, b"v"));
+    kv(&stub.url(), &["get", "k", "--consistency", "bounded", "--max-stale", "1s"]).unwrap();
+    let done = kv(&stub.url(), &["get", "k", "--consistency", "session", "--session", "a-_B&", "-o", "json"]).unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(found["session"], "T0k-_");
+    let done = kv(&stub.url(), &["set", "k", "v", "--session", "a"]).unwrap();
+    assert!(!text(&done).contains("T0k-_"), "the token is there for who asks: {done:?}");
+    let lines: Vec<String> = stub.asked().into_iter().map(|asked| asked.line).collect();
+    let expected = [
+        "GET /v1/kv?key_b64=aw&consistency=bounded&max_stale=1000ms HTTP/1.1",
+        "GET /v1/kv?key_b64=aw&consistency=session&session=a-_B%26 HTTP/1.1",
+        "PUT /v1/kv?key_b64=aw&session=a HTTP/1.1",
+    ];
+    assert_eq!(lines, expected);
+    assert!(Kv::try_parse_from(["kv", "get", "k", "--consistency", "bounded"]).is_err(), "bounded by what?");
+}
+
+#[test]
 fn get_json_holds_value_and_origin() {
     let headers = [&OWNER[..], &["ETag: \"1.7.ab\"", "Content-Type: text/plain"]].concat();
     let stub = Stub::always(answer("200 OK", &headers, b"\xff\xfe"));

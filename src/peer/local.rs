@@ -1,6 +1,6 @@
 //! Who this node is to its peers, and whom it talks to (REPLICATION.md, rules 1, 13 and 16).
 
-use parking_lot::RwLock;
+use std::sync::OnceLock;
 
 use super::message::{Class, Hello, PROTOCOL_MAX, PROTOCOL_MIN, Refusal, RefusalCode, Welcome};
 use crate::types::{ClusterUid, NodeName};
@@ -17,7 +17,7 @@ pub struct Local {
     /// Fingerprint of its nodes' names and addresses.
     pub addresses: u64,
     /// The cluster's uid; set once, when it is drawn or when the first peer brings it.
-    cluster: RwLock<Option<ClusterUid>>,
+    cluster: OnceLock<ClusterUid>,
 }
 
 impl Local {
@@ -30,18 +30,18 @@ impl Local {
         addresses: u64,
         cluster: Option<ClusterUid>,
     ) -> Local {
-        Local { name, placement, placement_text, addresses, cluster: RwLock::new(cluster) }
+        Local { name, placement, placement_text, addresses, cluster: cluster.map(OnceLock::from).unwrap_or_default() }
     }
 
     /// The cluster's uid, once known.
     #[must_use]
     pub fn cluster(&self) -> Option<ClusterUid> {
-        *self.cluster.read()
+        self.cluster.get().copied()
     }
 
     /// Takes `uid` for its own if it has none; returns the one that holds now.
     pub fn adopt(&self, uid: ClusterUid) -> ClusterUid {
-        *self.cluster.write().get_or_insert(uid)
+        *self.cluster.get_or_init(|| uid)
     }
 
     /// What it says when it calls `to`.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::ack::Ack;
+use super::reads::Terms;
 use crate::storage::Role;
 use crate::types::codec;
 use crate::types::{Content, Key, NodeName, Record, RequestId, ShardIndex, Version};
@@ -19,6 +20,8 @@ pub struct Call {
     pub operation: Operation,
     /// What a read must guarantee; writes ignore it.
     pub consistency: Consistency,
+    /// The numbers that belong to it: how old, how far.
+    pub terms: Terms,
     /// How far the request may travel.
     pub reach: Reach,
     /// What a write waits for beyond its leader's disk; none: nothing.
@@ -75,6 +78,10 @@ pub enum Consistency {
     Leader,
     /// Whatever a copy at hand holds: this node's own, else the leader's, else a replica's.
     Any,
+    /// What a copy holds that is no older than the request's terms allow.
+    Bounded,
+    /// What a copy holds that is as far as the session has seen.
+    Session,
 }
 
 impl Consistency {
@@ -84,6 +91,8 @@ impl Consistency {
         match self {
             Consistency::Leader => "leader",
             Consistency::Any => "any",
+            Consistency::Bounded => "bounded",
+            Consistency::Session => "session",
         }
     }
 }
@@ -152,6 +161,9 @@ pub struct Served {
     pub consistency: Consistency,
     /// Upper bound of a read's age: 0 at the leader, none when it cannot be bounded (rule 24).
     pub stale_ms: Option<u64>,
+    /// How far the copy was, for a session: where the read asked, and where a delete found nothing, which has no version of
+    /// its own.
+    pub position: Option<Version>,
 }
 
 /// A copy as this node answers from it: its own, or another node's, one hop away. There are as many as copies in the map,
@@ -160,6 +172,8 @@ pub struct Served {
 pub struct Place {
     /// The shard.
     pub shard: String,
+    /// Its index.
+    pub index: ShardIndex,
     /// The address of the node that holds the copy.
     pub node: SocketAddr,
     /// The hop that requests take, from and to; none when the copy is this node's.
@@ -173,11 +187,11 @@ pub struct Place {
 impl Place {
     /// The copy of `shard` that the node at this address holds.
     #[must_use]
-    pub fn new(shard: &str, node: SocketAddr, forwarded: Option<(SocketAddr, SocketAddr)>) -> Place {
+    pub fn new(shard: &str, index: ShardIndex, node: SocketAddr, forwarded: Option<(SocketAddr, SocketAddr)>) -> Place {
         let mut wire = BytesMut::new();
         codec::put_bytes(&mut wire, shard.as_bytes());
         codec::put_bytes(&mut wire, node.to_string().as_bytes());
-        Place { shard: shard.to_owned(), node, forwarded, rendered: OnceLock::new(), wire: wire.freeze() }
+        Place { shard: shard.to_owned(), index, node, forwarded, rendered: OnceLock::new(), wire: wire.freeze() }
     }
 }
 

@@ -36,13 +36,17 @@ pub enum Code {
     TooFewReplicas,
     /// The write is done, and was not acknowledged by the replicas that it asked for, in time.
     AckTimeout,
+    /// No copy that can be reached is as fresh, or as far, as was asked for.
+    TooStale,
+    /// What a session has seen is not in its shard's history any more.
+    SessionLost,
     /// We are wrong.
     Internal,
 }
 
 impl Code {
     /// All of them, in the order of the metrics' label.
-    pub const ALL: [Code; 16] = [
+    pub const ALL: [Code; 18] = [
         Code::ShardUnreachable,
         Code::NoLeader,
         Code::Overloaded,
@@ -58,6 +62,8 @@ impl Code {
         Code::AtRisk,
         Code::TooFewReplicas,
         Code::AckTimeout,
+        Code::TooStale,
+        Code::SessionLost,
         Code::Internal,
     ];
 
@@ -80,6 +86,8 @@ impl Code {
             Code::AtRisk => "at-risk",
             Code::TooFewReplicas => "too-few-replicas",
             Code::AckTimeout => "ack-timeout",
+            Code::TooStale => "too-stale",
+            Code::SessionLost => "session-lost",
             Code::Internal => "internal",
         }
     }
@@ -105,9 +113,13 @@ impl Code {
             | Code::TooFewReplicas
             | Code::AckTimeout
             | Code::Internal => true,
-            Code::WrongShard | Code::TopologyMismatch | Code::ValueTooLarge | Code::KeyTooLong | Code::NotBuilt => {
-                false
-            }
+            Code::WrongShard
+            | Code::TopologyMismatch
+            | Code::ValueTooLarge
+            | Code::KeyTooLong
+            | Code::NotBuilt
+            | Code::TooStale
+            | Code::SessionLost => false,
         }
     }
 }
@@ -150,17 +162,27 @@ pub struct Error {
     /// The key's shard, where one is concerned.
     pub shard: Option<String>,
     /// The address of the shard's leader, where one is known.
-    pub leader: Option<String>,
+    pub leader: Option<Box<str>>,
     /// Of `ack-timeout`: what was written, and which copies have it.
     pub unconfirmed: Option<Box<Unconfirmed>>,
+    /// The best bound of a copy's age that is known, when none is fresh enough.
+    pub stale_ms: Option<u64>,
 }
 
 impl Error {
     /// An error of which nothing was applied, without a hint yet.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Error {
-        let (detail, hint) = (detail.into(), String::new());
-        Error { code, applied: Applied::No, detail, hint, shard: None, leader: None, unconfirmed: None }
+        Error {
+            code,
+            applied: Applied::No,
+            detail: detail.into(),
+            hint: String::new(),
+            shard: None,
+            leader: None,
+            unconfirmed: None,
+            stale_ms: None,
+        }
     }
 
     /// Says what to do next.
@@ -187,7 +209,7 @@ impl Error {
     /// Says who leads the shard.
     #[must_use]
     pub fn leader(mut self, address: impl ToString) -> Error {
-        self.leader = Some(address.to_string());
+        self.leader = Some(address.to_string().into());
         self
     }
 
@@ -214,7 +236,8 @@ impl Error {
             | Code::Deadline
             | Code::DiskFull
             | Code::AtRisk
-            | Code::TooFewReplicas => true,
+            | Code::TooFewReplicas
+            | Code::TooStale => true,
             Code::WrongShard
             | Code::TopologyMismatch
             | Code::StorageFailed
@@ -223,6 +246,7 @@ impl Error {
             | Code::KeyTooLong
             | Code::NotBuilt
             | Code::AckTimeout // it is done
+            | Code::SessionLost
             | Code::Internal => false,
         }
     }

@@ -38,11 +38,11 @@ impl Store {
 
     async fn forward_once(&self, node: &Node, shard: &Shard, call: &Call, now: Instant) -> Result<Answer, Error> {
         let is_write = call.operation.is_write();
-        let body = Forwarded::encode(&call.operation, call.consistency, call.ack);
+        let body = Forwarded::encode(&call.operation, call.consistency, call.terms, call.ack);
         let class = if body.len() > SMALL_BYTES_MAX { Class::Bulk } else { Class::Request };
         let mut reply = self.ask_owner(node, class, call, body, now).await;
         if let (Ok(Reply::UseBulk), Operation::Get { .. }) = (&reply, &call.operation) {
-            let body = Forwarded::encode(&call.operation, call.consistency, None);
+            let body = Forwarded::encode(&call.operation, call.consistency, call.terms, None);
             reply = self.ask_owner(node, Class::Bulk, call, body, self.clock.now()).await;
         }
         let result = match reply {
@@ -56,7 +56,7 @@ impl Store {
                 .applied(if is_write { Applied::Unknown } else { Applied::No }),
             Err(error) => describe(&error, node, is_write),
         };
-        let leader = result.leader.clone().unwrap_or_else(|| node.address.to_string());
+        let leader = result.leader.clone().unwrap_or_else(|| node.address.to_string().into());
         Err(result.shard(&shard.name).leader(leader))
     }
 

@@ -1,11 +1,13 @@
 //! Serves a request from this node's own copy.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ack;
 use super::call::{Answer, Call, Consistency, Operation, Outcome, Place, Served};
 use super::error::{Applied, Code, Error};
-use crate::clock::{Clock, millis};
+use super::reads;
+use crate::clock::Clock;
 use crate::replication::pair::{Duty, Pair};
 use crate::storage::writer::Refusal;
 use crate::storage::{self, Role};
@@ -37,7 +39,10 @@ async fn is_worth_another_look(pair: &Pair, clock: &Clock, call: &Call) -> bool 
 /// The same without waiting for anybody to lead: a write is in the writer's queue, or refused, once this was polled.
 pub(super) async fn execute_once(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {
     let result = match &call.operation {
-        Operation::Get { key } => return read(pair, place, clock, key, call.consistency),
+        Operation::Get { key } if call.terms.session.is_some() => {
+            return reads::read_in_session(pair, place, clock, key, call).await;
+        }
+        Operation::Get { key } => return read(pair, place, clock, key, call.consistency, call.terms.max_stale),
         Operation::Put { key, content } => write(pair, place, clock, call, key, Change::Put(content.clone())).await,
         Operation::Delete { key } => write(pair, place, clock, call, key, Change::Delete).await,
     };
@@ -51,8 +56,9 @@ pub(super) fn read(
     clock: &Clock,
     key: &Key,
     consistency: Consistency,
+    max_stale: Option<Duration>,
 ) -> Result<Answer, Error> {
-    try_read(pair, place, clock, key, consistency).map_err(|error| error.shard(&pair.shard.name))
+    try_read(pair, place, clock, key, consistency, max_stale).map_err(|error| error.shard(&pair.shard.name))
 }
 
 fn try_read(
@@ -61,16 +67,20 @@ fn try_read(
     clock: &Clock,
     key: &Key,
     consistency: Consistency,
+    max_stale: Option<Duration>,
 ) -> Result<Answer, Error> {
     let leads = pair.is_leading();
     if !leads && (consistency == Consistency::Leader || !pair.serves_any()) {
         return Err(not_leading(pair));
     }
     // The age is taken before the read: what is read may be newer, never older.
-    let stale_ms = if leads { Some(0) } else { pair.stale(clock.now()).map(millis) };
+    let stale = if leads { Some(Duration::ZERO) } else { pair.stale(clock.now()) };
+    if let Some(max) = max_stale {
+        reads::check_age(pair, stale, max)?;
+    }
     let found = pair.engine().get(Space::Data, key).map_err(|error| storage_failed(&error, Applied::No))?;
     let outcome = found.map_or(Outcome::Missing, Outcome::Found);
-    Ok(Answer { outcome, served: served(place, leads, stale_ms) })
+    Ok(Answer { outcome, served: served(place, leads, consistency, stale) })
 }
 
 async fn write(
@@ -84,6 +94,7 @@ async fn write(
     if !pair.is_leading() {
         return Err(not_leading(pair));
     }
+    reads::check_session(pair, call.terms.session)?;
     let waiting = call.ack.map(|ack| ack::begin(pair, ack)).transpose()?;
     let left = call.deadline.saturating_duration_since(clock.now());
     let is_put = matches!(change, Change::Put(_));
@@ -102,19 +113,25 @@ async fn write(
         Some(version) if is_put => Outcome::Stored { version, created: !written.existed, acks },
         version => Outcome::Deleted { version, acks },
     };
-    Ok(Answer { outcome, served: served(place, true, Some(0)) })
+    let position = if written.version.is_none() { reads::position(pair) } else { None };
+    Ok(Answer {
+        outcome,
+        served: Served { position, ..served(place, true, Consistency::Leader, Some(Duration::ZERO)) },
+    })
 }
 
-fn served(place: &Arc<Place>, leads: bool, stale_ms: Option<u64>) -> Served {
+/// `asked`: what a read that the leader does not serve is.
+pub(super) fn served(place: &Arc<Place>, leads: bool, asked: Consistency, stale: Option<Duration>) -> Served {
     Served {
         place: Arc::clone(place),
         role: if leads { Role::Leader } else { Role::Replica },
-        consistency: if leads { Consistency::Leader } else { Consistency::Any },
-        stale_ms,
+        consistency: if leads { Consistency::Leader } else { asked },
+        stale_ms: stale.map(reads::millis_up),
+        position: None,
     }
 }
 
-fn not_leading(pair: &Pair) -> Error {
+pub(super) fn not_leading(pair: &Pair) -> Error {
     let name = &pair.shard.name;
     if pair.writer.published().is_failed() {
         return storage_failed(&storage::Error::Failed("a commit failed".into()), Applied::No);
@@ -139,7 +156,7 @@ fn outcome_unknown() -> Error {
         .hint("it may still take effect: read the key before you write it again")
 }
 
-fn storage_failed(error: &storage::Error, applied: Applied) -> Error {
+pub(super) fn storage_failed(error: &storage::Error, applied: Applied) -> Error {
     Error::new(Code::StorageFailed, error.to_string())
         .applied(applied)
         .hint("this node's store takes nothing more: look at its log and its disk, then restart the node")

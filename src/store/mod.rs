@@ -21,6 +21,7 @@ mod local;
 pub mod look;
 mod lost;
 mod problems;
+pub mod reads;
 mod receipt;
 mod report;
 mod route;
@@ -35,6 +36,7 @@ use std::time::Instant;
 
 pub use call::{Acks, Answer, Call, Consistency, Location, Operation, Outcome, Place, Reach, Served};
 pub use error::{Applied, Code, Error};
+pub use reads::{Since, Terms};
 
 use crate::clock::Clock;
 use crate::cluster::ClusterMap;
@@ -43,7 +45,7 @@ use crate::metrics::Metrics;
 use crate::peer::{Contacts, Local, Pool};
 use crate::replication::pair::Pair;
 use crate::tasks::Tasks;
-use crate::types::{Key, NodeName, ShardIndex, UnixMs};
+use crate::types::{ClusterUid, Key, NodeName, ShardIndex, UnixMs};
 use ack::Wanted;
 use route::{Route, Situation, route};
 
@@ -99,7 +101,7 @@ impl Store {
         let (started, started_at) = (clock.now(), clock.unix_ms());
         let place = |shard: &Shard, copy: &Node| {
             let forwarded = (copy.name != me.name).then_some((me.address, copy.address));
-            Arc::new(Place::new(&shard.name, copy.address, forwarded))
+            Arc::new(Place::new(&shard.name, shard.index, copy.address, forwarded))
         };
         let places_of = |shard: &Shard| shard.copies.iter().map(|copy| place(shard, copy)).collect();
         let places = map.topology().shards.iter().map(places_of).collect();
@@ -109,6 +111,14 @@ impl Store {
     /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself once this was
     /// polled.
     pub async fn execute(self: &Arc<Self>, call: Call) -> Result<Answer, Error> {
+        if call.terms.are_any() && !call.operation.is_write() {
+            return Box::pin(self.read_on_terms(call)).await; // boxed: it must not make the others' future larger
+        }
+        self.execute_by_route(call).await
+    }
+
+    /// Serves a request where its route says.
+    async fn execute_by_route(self: &Arc<Self>, call: Call) -> Result<Answer, Error> {
         let shard = self.shard_of(call.operation.key());
         let at = self.situation(shard);
         let asked = at.leader;
@@ -252,6 +262,18 @@ impl Store {
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// The cluster's uid, once known.
+    #[must_use]
+    pub fn cluster_uid(&self) -> Option<ClusterUid> {
+        self.local.cluster()
+    }
+
+    /// The shard of a key.
+    #[must_use]
+    pub fn shard_index_of(&self, key: &Key) -> ShardIndex {
+        self.map.topology().placement.shard_of(key)
     }
 
     /// Where this node listens.

@@ -1,7 +1,7 @@
 //! Serves peers: every kind of request is understood here, handed to its place, and its answer rendered.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
@@ -33,8 +33,8 @@ impl Service for Store {
         let began = self.clock.now();
         self.learn(&request.envelope);
         let reply = match Forwarded::decode(request.body.clone()) {
-            Ok(Forwarded { operation: Operation::Get { key }, consistency, .. }) => {
-                match self.serve_read(&request.envelope, &key, consistency, began) {
+            Ok(Forwarded { operation: Operation::Get { key }, consistency, terms, .. }) if terms.session.is_none() => {
+                match self.serve_read(&request.envelope, &key, consistency, terms.max_stale, began) {
                     Some(reply) => Reply::served(reply.encode()),
                     None => return Met::Waits(request),
                 }
@@ -105,7 +105,7 @@ impl Store {
 
     /// A forwarded operation: served here, or refused. It is never forwarded again.
     async fn serve_forward(&self, envelope: &Envelope, forwarded: Forwarded, began: Instant) -> Forward {
-        let Forwarded { operation, consistency, ack } = forwarded;
+        let Forwarded { operation, consistency, terms, ack } = forwarded;
         let pair = match self.owned(envelope, operation.key()) {
             Ok(pair) => pair,
             Err(error) => return Forward::Error(error),
@@ -117,6 +117,7 @@ impl Store {
         let call = Call {
             operation,
             consistency,
+            terms,
             reach: Reach::Local,
             ack,
             deadline: began + envelope.remaining,
@@ -129,7 +130,14 @@ impl Store {
     }
 
     /// A read that waits for nobody; none when it has to wait until it is known who leads.
-    fn serve_read(&self, envelope: &Envelope, key: &Key, consistency: Consistency, began: Instant) -> Option<Forward> {
+    fn serve_read(
+        &self,
+        envelope: &Envelope,
+        key: &Key,
+        consistency: Consistency,
+        max_stale: Option<Duration>,
+        began: Instant,
+    ) -> Option<Forward> {
         let pair = match self.owned(envelope, key) {
             Ok(pair) => pair,
             Err(error) => return Some(Forward::Error(error)),
@@ -137,7 +145,7 @@ impl Store {
         if let (true, Some(epoch)) = (consistency == Consistency::Leader, self.moved(pair)) {
             return Some(Forward::Moved(epoch));
         }
-        let result = local::read(pair, &self.place_of(&pair.me), &self.clock, key, consistency);
+        let result = local::read(pair, &self.place_of(&pair.me), &self.clock, key, consistency, max_stale);
         if result.as_ref().is_err_and(Error::was_not_led) && pair.is_unsettled() {
             return None;
         }
@@ -379,6 +387,7 @@ mod tests {
         let call = Call {
             operation: put,
             consistency: crate::store::Consistency::Leader,
+            terms: crate::store::Terms::default(),
             reach: Reach::Local,
             ack: None,
             deadline: deadline(),

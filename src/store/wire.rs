@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::ack::{Ack, Unconfirmed};
 use super::call::{Acks, Answer, Consistency, Operation, Outcome, Place, Served};
 use super::error::{Applied, Code, Error};
+use super::reads::{Since, Terms};
+use crate::clock::millis;
 use crate::storage::Role;
 use crate::types::codec::{self, Malformed, Reader};
 use crate::types::entry::{OP_DELETE, decode_change, decode_key, encode_put};
@@ -25,6 +28,8 @@ pub(super) struct Forwarded {
     pub(super) operation: Operation,
     /// What a read must guarantee.
     pub(super) consistency: Consistency,
+    /// The numbers that belong to it.
+    pub(super) terms: Terms,
     /// What a write waits for.
     pub(super) ack: Option<Ack>,
 }
@@ -45,13 +50,10 @@ pub(super) enum Reply {
 impl Forwarded {
     /// The operation as bytes.
     #[must_use]
-    pub(super) fn encode(operation: &Operation, consistency: Consistency, ack: Option<Ack>) -> Bytes {
+    pub(super) fn encode(operation: &Operation, consistency: Consistency, terms: Terms, ack: Option<Ack>) -> Bytes {
         let value_bytes = if let Operation::Put { content, .. } = operation { content.value.len() } else { 0 };
         let mut out = BytesMut::with_capacity(operation.key().as_bytes().len() + value_bytes + 32);
-        out.put_u8(match consistency {
-            Consistency::Leader => 0,
-            Consistency::Any => 1,
-        });
+        put_wanted(&mut out, consistency, terms);
         codec::put_bytes(&mut out, operation.key().as_bytes());
         match operation {
             Operation::Get { .. } => out.put_u8(NO_CHANGE),
@@ -70,12 +72,12 @@ impl Forwarded {
     /// Reads an operation.
     pub(super) fn decode(bytes: Bytes) -> Result<Forwarded, Malformed> {
         let mut reader = Reader::new(bytes);
-        let consistency = take_consistency(&mut reader)?;
+        let (consistency, terms) = take_wanted(&mut reader)?;
         let key = decode_key(&mut reader)?;
         let operation = operation(key, reader.option(decode_change)?);
         let ack = if reader.remaining() > 0 { Some(Ack::decode(&mut reader)?) } else { None };
         reader.finish()?;
-        Ok(Forwarded { operation, consistency, ack })
+        Ok(Forwarded { operation, consistency, terms, ack })
     }
 }
 
@@ -87,11 +89,45 @@ fn operation(key: Key, change: Option<Change>) -> Operation {
     }
 }
 
-fn take_consistency(reader: &mut Reader) -> Result<Consistency, Malformed> {
-    match reader.u8()? {
-        0 => Ok(Consistency::Leader),
-        1 => Ok(Consistency::Any),
-        _ => Err(Malformed("a consistency of a newer program")),
+const LEADER: u8 = 0;
+const ANY: u8 = 1;
+/// From here on, an older program cannot read it, and says so.
+const BOUNDED: u8 = 2;
+const SESSION: u8 = 3;
+const LEADER_IN_SESSION: u8 = 4;
+
+/// What a request must guarantee, with its numbers.
+fn put_wanted(out: &mut BytesMut, consistency: Consistency, terms: Terms) {
+    match (terms.session, terms.max_stale) {
+        (Some(Since(position)), _) => {
+            out.put_u8(if consistency == Consistency::Session { SESSION } else { LEADER_IN_SESSION });
+            put_position(out, position);
+        }
+        (None, Some(max_stale)) => {
+            out.put_u8(BOUNDED);
+            codec::put_varint(out, millis(max_stale));
+        }
+        (None, None) => out.put_u8(consistency_byte(consistency)),
+    }
+}
+
+fn take_wanted(reader: &mut Reader) -> Result<(Consistency, Terms), Malformed> {
+    Ok(match reader.u8()? {
+        LEADER => (Consistency::Leader, Terms::default()),
+        ANY => (Consistency::Any, Terms::default()),
+        BOUNDED => (Consistency::Bounded, Terms::max_stale(Duration::from_millis(reader.varint()?))),
+        SESSION => (Consistency::Session, Terms::since(reader.option(Version::decode)?)),
+        LEADER_IN_SESSION => (Consistency::Leader, Terms::since(reader.option(Version::decode)?)),
+        _ => return Err(Malformed("a consistency of a newer program")),
+    })
+}
+
+fn consistency_byte(consistency: Consistency) -> u8 {
+    match consistency {
+        Consistency::Leader => LEADER,
+        Consistency::Any => ANY,
+        Consistency::Bounded => BOUNDED,
+        Consistency::Session => SESSION,
     }
 }
 
@@ -108,8 +144,12 @@ impl Reply {
         match self {
             Reply::Answer(answer) => {
                 out.put_u8(REPLY_ANSWER);
-                put_served(&mut out, &answer.served);
+                put_served(&mut out, answer);
                 put_outcome(&mut out, &answer.outcome);
+                if is_of_nothing(&answer.outcome) {
+                    // At the end, where an older program does not look.
+                    put_position(&mut out, answer.served.position);
+                }
             }
             Reply::Error(error) => {
                 out.put_u8(REPLY_ERROR);
@@ -142,8 +182,12 @@ impl Reply {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
             REPLY_ANSWER => {
-                let served = take_served(&mut reader, place)?;
-                Ok(Reply::Answer(Answer { outcome: take_outcome(&mut reader)?, served }))
+                let mut served = take_served(&mut reader, place)?;
+                let outcome = take_outcome(&mut reader)?;
+                if is_of_nothing(&outcome) && reader.remaining() > 0 {
+                    served.position = reader.option(Version::decode)?;
+                }
+                Ok(Reply::Answer(Answer { outcome, served }))
             }
             REPLY_ERROR => Ok(Reply::Error(take_error(&mut reader)?)),
             REPLY_USE_BULK => Ok(Reply::UseBulk),
@@ -153,19 +197,43 @@ impl Reply {
     }
 }
 
-fn put_served(out: &mut BytesMut, served: &Served) {
+/// Beside the consistency of an answer: a position follows. Only those get one who asked for it.
+const WITH_POSITION: u8 = 0x80;
+
+fn put_served(out: &mut BytesMut, Answer { outcome, served }: &Answer) {
+    let position = served.position.filter(|_| !is_of_nothing(outcome));
     out.put_slice(&served.place.wire);
     out.put_u8(u8::from(served.role == Role::Replica));
-    out.put_u8(u8::from(served.consistency == Consistency::Any));
+    out.put_u8(consistency_byte(served.consistency) | if position.is_some() { WITH_POSITION } else { 0 });
     codec::put_option(out, served.stale_ms.as_ref(), |out, ms| codec::put_varint(out, *ms));
+    if let Some(position) = position {
+        position.encode(out);
+    }
+}
+
+/// A delete that found nothing: it tells how far the leader was instead of a version.
+fn is_of_nothing(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Deleted { version: None, .. })
+}
+
+fn put_position(out: &mut BytesMut, position: Option<Version>) {
+    codec::put_option(out, position.as_ref(), |out, position| position.encode(out));
 }
 
 fn take_served(reader: &mut Reader, place: &Arc<Place>) -> Result<Served, Malformed> {
     let place = take_place(reader, place)?;
     let role = if reader.bool()? { Role::Replica } else { Role::Leader };
-    let consistency = take_consistency(reader)?;
+    let byte = reader.u8()?;
+    let consistency = match byte & !WITH_POSITION {
+        LEADER => Consistency::Leader,
+        ANY => Consistency::Any,
+        BOUNDED => Consistency::Bounded,
+        SESSION => Consistency::Session,
+        _ => return Err(Malformed("a consistency of a newer program")),
+    };
     let stale_ms = reader.option(Reader::varint)?;
-    Ok(Served { place, role, consistency, stale_ms })
+    let position = if byte & WITH_POSITION == 0 { None } else { Some(Version::decode(reader)?) };
+    Ok(Served { place, role, consistency, stale_ms, position })
 }
 
 /// The node that was asked says where it is; it may know itself by another address than this node does.
@@ -175,7 +243,7 @@ fn take_place(reader: &mut Reader, asked: &Arc<Place>) -> Result<Arc<Place>, Mal
     }
     let shard = reader.string()?;
     let node: SocketAddr = reader.string()?.parse().map_err(|_| Malformed("an address that is none"))?;
-    Ok(Arc::new(Place::new(&shard, node, asked.forwarded)))
+    Ok(Arc::new(Place::new(&shard, asked.index, node, asked.forwarded)))
 }
 
 fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
@@ -222,7 +290,7 @@ fn take_acks(reader: &mut Reader) -> Result<Acks, Malformed> {
     Ok(Acks { have: reader.varint_u32()?, of: reader.varint_u32()? })
 }
 
-const CODES: [(u8, Code); 16] = [
+const CODES: [(u8, Code); 18] = [
     (1, Code::ShardUnreachable),
     (2, Code::NoLeader),
     (3, Code::Overloaded),
@@ -239,6 +307,8 @@ const CODES: [(u8, Code); 16] = [
     (14, Code::AtRisk),
     (15, Code::TooFewReplicas),
     (16, Code::AckTimeout),
+    (17, Code::TooStale),
+    (18, Code::SessionLost),
 ];
 const _: () = assert!(CODES.len() == Code::ALL.len(), "every code has a number here and a place in Code::ALL");
 
@@ -258,6 +328,9 @@ fn put_error(out: &mut BytesMut, error: &Error) {
         codec::put_option(out, version.as_ref(), |out, version| version.encode(out));
         put_acks(out, *acks);
     }
+    if let Some(stale_ms) = error.stale_ms {
+        codec::put_varint(out, stale_ms); // at the end, where an older program does not look
+    }
 }
 
 fn take_error(reader: &mut Reader) -> Result<Error, Malformed> {
@@ -275,8 +348,9 @@ fn take_error(reader: &mut Reader) -> Result<Error, Malformed> {
         detail: reader.string()?,
         hint: reader.string()?,
         shard: reader.option(Reader::string)?,
-        leader: reader.option(Reader::string)?,
+        leader: reader.option(Reader::string)?.map(Into::into),
         unconfirmed: (code == Some(Code::AckTimeout)).then(|| take_unconfirmed(reader)).transpose()?,
+        stale_ms: if code != Some(Code::AckTimeout) && reader.remaining() > 0 { Some(reader.varint()?) } else { None },
     })
 }
 
@@ -291,14 +365,19 @@ mod tests {
     use std::time::Duration;
 
     use crate::store::ack::Wanted;
-    use crate::types::{Content, Incarnation, NodeName, Seq};
+    use crate::types::{Content, Incarnation, NodeName, Seq, ShardIndex};
 
     fn key() -> Key {
         Key::new(&b"\x00k\xff"[..], 10).unwrap()
     }
 
     fn place(host: u8) -> Arc<Place> {
-        Arc::new(Place::new("S", ([127, 0, 0, host], 8080).into(), None))
+        Arc::new(Place::new("S", ShardIndex(0), ([127, 0, 0, host], 8080).into(), None))
+    }
+
+    fn by_leader(host: u8) -> Served {
+        let (role, consistency) = (Role::Leader, Consistency::Leader);
+        Served { place: place(host), role, consistency, stale_ms: Some(0), position: None }
     }
 
     fn version() -> Version {
@@ -311,11 +390,10 @@ mod tests {
         let put = Operation::Put { key: key(), content: Content::of("v") };
         let golden = b"\x00\x03\x00k\xff\x01\x01\x00\x01v";
         assert_eq!(
-            Forwarded::encode(&put, Consistency::Leader, None).escape_ascii().to_string(),
+            Forwarded::encode(&put, Consistency::Leader, Terms::default(), None).escape_ascii().to_string(),
             golden.escape_ascii().to_string()
         );
-        let served =
-            Served { place: place(2), role: Role::Leader, consistency: Consistency::Leader, stale_ms: Some(0) };
+        let served = by_leader(2);
         let found = Outcome::Found(Record { version: version(), content: Content::of("v") });
         let golden = b"\x01\x01S\x0e127.0.0.2:8080\x00\x00\x01\x00\x01\x01\x00\x0c\x01\x01\xac\x02\0\0\0\0\0\0\0\x07v";
         let answer = Reply::Answer(Answer { outcome: found, served });
@@ -323,6 +401,19 @@ mod tests {
         let error = Error::new(Code::NoLeader, "d").hint("h").shard("S").applied(Applied::Unknown);
         let golden = b"\x02\x02\x02\x01d\x01h\x01\x01S\x00";
         assert_eq!(Reply::Error(error).encode().escape_ascii().to_string(), golden.escape_ascii().to_string());
+    }
+
+    /// How far the leader was stands where a program that does not know of it does not look.
+    #[test]
+    fn position_of_a_delete_of_nothing_stands_behind_all_that_an_older_program_reads() {
+        let outcome = Outcome::Deleted { version: None, acks: Acks { have: 1, of: 2 } };
+        let without = Reply::Answer(Answer { outcome: outcome.clone(), served: by_leader(2) });
+        let with = Served { position: Some(version()), ..by_leader(2) };
+        let with = Reply::Answer(Answer { outcome, served: with });
+        let older = without.encode();
+        let known = older.len() - 1; // all but the byte that says that no position follows
+        assert!(with.encode().starts_with(&older[..known]));
+        assert_eq!(Reply::decode(older.slice(..known), &place(2)), Ok(without));
     }
 
     #[test]
@@ -333,19 +424,28 @@ mod tests {
             Operation::Put { key: key(), content: content.clone() },
             Operation::Delete { key: key() },
         ] {
-            for consistency in [Consistency::Leader, Consistency::Any] {
-                let bytes = Forwarded::encode(&operation, consistency, None);
-                let ack = None;
-                assert_eq!(Forwarded::decode(bytes), Ok(Forwarded { operation: operation.clone(), consistency, ack }));
+            for (consistency, terms) in [
+                (Consistency::Leader, Terms::default()),
+                (Consistency::Any, Terms::default()),
+                (Consistency::Bounded, Terms::max_stale(Duration::from_millis(300))),
+                (Consistency::Session, Terms::since(None)),
+                (Consistency::Session, Terms::since(Some(version()))),
+                (Consistency::Leader, Terms::since(Some(version()))),
+            ] {
+                let bytes = Forwarded::encode(&operation, consistency, terms, None);
+                let forwarded = Forwarded { operation: operation.clone(), consistency, terms, ack: None };
+                assert_eq!(bytes[0] > 1, terms.are_any(), "what an older program does not know, it must refuse");
+                assert_eq!(Forwarded::decode(bytes), Ok(forwarded));
             }
         }
         for wanted in [Wanted::All, Wanted::Replicas(300)] {
             let ack = Some(Ack { wanted, timeout: Duration::from_millis(1500), is_forwarded: true });
             let (operation, consistency) = (Operation::Delete { key: key() }, Consistency::Leader);
-            let bytes = Forwarded::encode(&operation, consistency, ack);
-            let without = Forwarded::encode(&operation, consistency, None);
+            let terms = Terms::default();
+            let bytes = Forwarded::encode(&operation, consistency, terms, ack);
+            let without = Forwarded::encode(&operation, consistency, terms, None);
             assert!(bytes.len() > without.len() && bytes.starts_with(&without), "an older node finds bytes left over");
-            assert_eq!(Forwarded::decode(bytes), Ok(Forwarded { operation, consistency, ack }));
+            assert_eq!(Forwarded::decode(bytes), Ok(Forwarded { operation, consistency, terms, ack }));
         }
         let acks = Acks { have: 1, of: 2 };
         for outcome in [
@@ -354,10 +454,14 @@ mod tests {
             Outcome::Stored { version: version(), created: true, acks },
             Outcome::Deleted { version: None, acks },
         ] {
-            for (role, consistency, stale_ms) in
-                [(Role::Leader, Consistency::Leader, Some(0)), (Role::Replica, Consistency::Any, None)]
-            {
-                let served = Served { place: place(2), role, consistency, stale_ms };
+            for (role, consistency, stale_ms, position) in [
+                (Role::Leader, Consistency::Leader, Some(0), None),
+                (Role::Leader, Consistency::Leader, Some(0), Some(version())),
+                (Role::Replica, Consistency::Any, None, None),
+                (Role::Replica, Consistency::Bounded, Some(300), None),
+                (Role::Replica, Consistency::Session, None, Some(version())),
+            ] {
+                let served = Served { place: place(2), role, consistency, stale_ms, position };
                 let reply = Reply::Answer(Answer { outcome: outcome.clone(), served });
                 assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
             }
@@ -371,14 +475,18 @@ mod tests {
             let unconfirmed = Unconfirmed { version: Some(version()), acks };
             let reply = Reply::Error(if code == Code::AckTimeout { error.unconfirmed(unconfirmed) } else { error });
             assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
+            for stale_ms in [None, Some(300)] {
+                let error = Error { stale_ms, ..Error::new(code, "detail").leader("127.0.0.2:8080") };
+                let reply = Reply::Error(error);
+                assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
+            }
         }
     }
 
     /// A node that listens where the asking one does not expect it is named as it names itself.
     #[test]
     fn reply_of_a_node_with_another_address_says_where_it_is() {
-        let served =
-            Served { place: place(3), role: Role::Leader, consistency: Consistency::Leader, stale_ms: Some(0) };
+        let served = by_leader(3);
         let reply = Reply::Answer(Answer { outcome: Outcome::Missing, served });
         assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
     }

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod key;
 pub mod record;
 pub mod seq;
+pub mod session;
 
 pub use codec::Malformed;
 pub use entry::{Change, Entry, Mutation, Space};
@@ -19,3 +20,4 @@ pub use ids::{ClusterUid, Incarnation, NodeName, RequestId, ShardIndex, ShardUid
 pub use key::{Key, KeyFault};
 pub use record::{Content, Record};
 pub use seq::{Cursor, Epoch, Seq, UnixMs, Version};
+pub use session::Token;

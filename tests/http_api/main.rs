@@ -28,6 +28,7 @@ mod limits;
 mod methods;
 mod not_built;
 mod queue;
+mod reads;
 mod redirect;
 mod robust;
 mod set;

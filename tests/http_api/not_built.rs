@@ -54,17 +54,3 @@ fn conditions_and_controls_of_writes_are_never_ignored() {
     }
     api.holds(&key, "good");
 }
-
-#[test]
-fn consistencies_of_later_issues_are_501() {
-    let api = api();
-    for at in [api.leader(0), api.replica(0), api.stranger()] {
-        for query in ["consistency=bounded&max_stale=500ms", "consistency=session"] {
-            refused(&api.get(at, format!("/get?key=not-built&{query}")), 501, "not-built");
-        }
-        let request = Request::get("/v1/kv/not-built").header("KV-Consistency", "bounded").header("KV-Max-Stale", "1s");
-        refused(&api.send(at, &request), 501, "not-built");
-        let request = Request::get("/v1/kv/not-built").header("KV-Session", "a-token");
-        refused(&api.send(at, &request), 501, "not-built");
-    }
-}

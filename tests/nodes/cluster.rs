@@ -13,7 +13,7 @@ use ostraca::random::Random;
 use ostraca::storage::{Chunk, Engine, Entries, State};
 use ostraca::store::assembly::{Assembled, Materials, assemble};
 use ostraca::store::view::{CopyStatus, Readiness};
-use ostraca::store::{Answer, Call, Consistency, Error, Operation, Outcome, Reach, Store};
+use ostraca::store::{Answer, Call, Consistency, Error, Operation, Outcome, Reach, Store, Terms};
 use ostraca::types::{Content, Key, NodeName, RequestId, Seq, ShardIndex, Space};
 use parking_lot::RwLock;
 use tokio::time::sleep;
@@ -198,11 +198,16 @@ impl Cluster {
     /// Waits until every running copy holds exactly what this one holds.
     pub(crate) async fn wait_same(&self, leader: usize) {
         for at in (0..self.slots.len()).filter(|at| *at != leader && self.slots[*at].running.is_some()) {
-            until(&format!("node {at} equals node {leader}"), async || {
-                compare(&Contents::of(self.disk(leader))?, &Contents::of(self.disk(at))?)
-            })
-            .await;
+            self.wait_same_at(leader, at).await;
         }
+    }
+
+    /// Waits until one copy holds exactly what another holds.
+    pub(crate) async fn wait_same_at(&self, leader: usize, at: usize) {
+        until(&format!("node {at} equals node {leader}"), async || {
+            compare(&Contents::of(self.disk(leader))?, &Contents::of(self.disk(at))?)
+        })
+        .await;
     }
 
     /// Waits until a node has written down what it knows of the shard's leader.
@@ -280,7 +285,8 @@ pub(crate) fn put(key: &str, value: impl Into<bytes::Bytes>) -> Operation {
 }
 
 fn call(operation: Operation, consistency: Consistency, reach: Reach, within: Duration) -> Call {
-    Call { operation, consistency, reach, ack: None, deadline: Clock::real().now() + within, request_id: RequestId(1) }
+    let deadline = Clock::real().now() + within;
+    Call { operation, consistency, terms: Terms::default(), reach, ack: None, deadline, request_id: RequestId(1) }
 }
 
 pub(crate) async fn execute(

@@ -16,6 +16,7 @@ mod failed_commits;
 mod handing_over;
 mod lost_leader;
 mod outcomes;
+mod sessions;
 mod snapshots;
 mod returning;
 mod taking_over;

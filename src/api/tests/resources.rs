@@ -1,6 +1,6 @@
 //! Sections 2 and 3: resources, the headers of answers, controls.
 
-use super::{FORM, serve};
+use super::{FORM, Reply, serve};
 
 #[tokio::test]
 async fn kv_put_is_201_then_204_and_delete_always_204() {
@@ -147,6 +147,52 @@ async fn data_answers_say_who_served_them_also_when_404() {
     );
     assert_eq!((set.header("kv-stale-ms"), get.header("kv-stale-ms")), (None, Some("0")));
     assert_eq!((missing.header("kv-consistency"), missing.header("etag")), (Some("leader"), None));
+}
+
+/// The alphabet of tokens is that of base64url, so they pass through queries and headers as they are.
+#[tokio::test]
+async fn session_token_comes_with_every_write_and_only_with_reads_that_ask() {
+    let served = serve().await;
+    let absent = served.ask("GET /delete?key=b").await;
+    assert_eq!(absent.header("kv-session"), None, "there is no position yet: nothing was ever written");
+    let set = served.ask("GET /set?key=b&value=1").await;
+    let put = served.send("PUT /v1/kv/b", &[], b"2").await;
+    let delete = served.ask("GET /delete?key=b").await;
+    let nothing = served.ask("GET /delete?key=b").await;
+    assert_eq!((delete.header("etag").is_some(), nothing.header("etag")), (true, None));
+    let token = |reply: &Reply| reply.header("kv-session").unwrap().to_owned();
+    assert!(token(&set) != token(&put) && token(&put) != token(&delete));
+    assert_eq!(token(&nothing), token(&delete), "as far as the leader was");
+    for line in ["GET /get?key=b", "GET /v1/kv/b", "GET /get?key=b&consistency=any"] {
+        assert_eq!(served.ask(line).await.header("kv-session"), None, "{line}");
+    }
+    for line in ["GET /get?key=b&consistency=session", "HEAD /v1/kv/b?consistency=session"] {
+        let read = served.ask(line).await;
+        assert_eq!((read.status, token(&read)), (404, token(&delete)), "{line}");
+    }
+    let older = format!("GET /get?key=b&consistency=session&session={}", token(&set));
+    assert_eq!(token(&served.ask(&older).await), token(&delete), "it moves to where the copy is");
+    let header = format!("KV-Session: {}", token(&set));
+    let read = served.send("GET /get?key=b", &[&header], b"").await;
+    assert_eq!((read.header("kv-consistency"), token(&read)), (Some("leader"), token(&delete)));
+    let written = served.send("PUT /v1/kv/b", &[&header], b"1").await;
+    assert_eq!(written.status, 201);
+    assert_eq!(served.send("PUT /v1/kv/b", &["KV-Session: x"], b"2").await.problem(), (400, "bad-request".into()));
+    assert_eq!(served.ask("GET /get?key=b").await.body, b"1");
+}
+
+#[tokio::test]
+async fn bounded_at_a_leader_is_a_leaders_read_however_small_the_bound() {
+    let served = serve().await;
+    served.ask("GET /set?key=b&value=1").await;
+    for line in ["GET /get?key=b&consistency=bounded&max_stale=0", "GET /v1/kv/b?consistency=bounded&max_stale=1s"] {
+        let read = served.ask(line).await;
+        assert_eq!((read.status, read.header("kv-consistency")), (200, Some("leader")), "{line}");
+        assert_eq!(read.header("kv-stale-ms"), Some("0"));
+    }
+    let half = served.ask("GET /get?key=b&consistency=bounded").await;
+    assert_eq!(half.problem(), (400, "bad-request".into()));
+    assert!(half.json()["detail"].as_str().unwrap().contains("max_stale"));
 }
 
 #[tokio::test]

@@ -86,8 +86,6 @@ async fn what_is_documented_and_not_built_is_501() {
         "POST /admin/v1/takeover",
         "GET /admin/v1/operations/7",
         "GET /set?key=b&value=1&ttl=60s",
-        "GET /get?key=b&consistency=bounded&max_stale=500ms",
-        "GET /get?key=b&consistency=session&session=x",
         "PUT /v1/kv/b?ttl=60s",
     ] {
         let reply = served.ask(line).await;
@@ -100,7 +98,7 @@ async fn what_is_documented_and_not_built_is_501() {
 #[tokio::test]
 async fn conditions_of_a_write_are_refused_and_never_ignored() {
     let served = serve().await;
-    for header in ["If-Match: \"x\"", "If-None-Match: *", "Idempotency-Key: 1", "KV-Session: x"] {
+    for header in ["If-Match: \"x\"", "If-None-Match: *", "Idempotency-Key: 1"] {
         for line in ["PUT /v1/kv/b", "DELETE /v1/kv/b", "GET /set?key=b&value=1", "POST /delete?key=b"] {
             assert_eq!(served.send(line, &[header], b"").await.problem(), (501, "not-built".into()), "{line} {header}");
         }

@@ -379,6 +379,13 @@ impl Pair {
         may && self.follower.lock().may_serve()
     }
 
+    /// The same for sessions: not one that knows that its history has left the leader's, for what is seen there would be
+    /// missing everywhere else (rule 25).
+    #[must_use]
+    pub fn serves_sessions(&self) -> bool {
+        self.serves_any() && !matches!(self.follower.lock().state(), FollowState::OffHistory(_))
+    }
+
     /// Upper bound of the copy's age (rule 24): zero at a leader, none when it cannot be bounded.
     #[must_use]
     pub fn stale(&self, now: Instant) -> Option<Duration> {

@@ -12,11 +12,11 @@ impl Writer {
         if self.mode != Mode::Following {
             return Err(Refusal::Closed("only a replica takes back what it holds".into()));
         }
-        let history = self.history.cut(rewind.to);
+        self.history = self.history.cut(rewind.to);
+        // Before what it names goes: who looks at the history and reads then never takes what is left for more than it is.
+        *self.published.history.lock() = self.history.clone();
         let batch = Batch { rewind: Some(rewind), ..Batch::default() };
         self.measured_commit(&batch).inspect_err(|failure| self.fail(failure)).map_err(Refusal::Unknown)?;
-        self.history = history;
-        *self.published.history.lock() = self.history.clone();
         self.published.end.send_replace(self.history.end());
         Ok(())
     }
@@ -25,8 +25,13 @@ impl Writer {
         let state = engine.state().map_err(Refusal::Failed)?;
         self.history = state.history;
         self.engine = Arc::clone(&engine);
-        *self.published.history.lock() = self.history.clone();
-        self.published.engine.store(Arc::new(engine));
+        let before = {
+            // Both at once: who looks at the history and takes the engine beside it gets two that belong together.
+            let mut history = self.published.history.lock();
+            *history = self.history.clone();
+            self.published.engine.swap(Arc::new(engine))
+        };
+        drop(before); // which may close a file, and takes its time
         self.published.end.send_replace(self.history.end());
         Ok(())
     }
