@@ -20,10 +20,10 @@ fn switchover_among_three_copies_under_writers_loses_no_write_and_shows_no_clien
     hands_around(2, wait::rounds(6));
 }
 
-/// `OSTRACA_TEST_ROUNDS` makes it longer or shorter.
+/// `.ci/run` has it do 50 rounds, alone: `OSTRACA_TEST_ROUNDS=50 cargo test --test cluster back_and_forth -- --nocapture`.
 #[test]
 fn switchover_back_and_forth_under_full_load_loses_no_write_and_shows_no_client_an_error() {
-    hands_around(1, wait::rounds(50));
+    hands_around(1, wait::rounds(12));
 }
 
 /// Hands a shard of so many replicas around so often, while clients of all nodes, those of another shard included, write

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   Good ── renewed every tenth of a second by the task that leads
-//!   Stale ─ not renewed for a second: the process stood still (stopped, suspended, starved); another may lead by now. Writes
+//!   Stale ─ not renewed for a second: the process stood still (stopped, starved); another may lead by now. Writes
 //!           and answers wait until the task has asked, and renewed it
 //!   Ended ─ this node has learnt that another leads, or has promised that another may: for good
 //! ```
 //!
 //! A node is taken for gone only when it has been silent for longer than it takes to become stale: so a leader that was
-//! merely stopped finds out before it confirms anything that another knows nothing of.
+//! merely stopped finds out before it confirms anything that another knows nothing of. A machine that is suspended as a whole
+//! does not find out: its monotonic clock stands still, too. It is as one that was cut off.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
