@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(read("", &[("kv-hop", "x"), ("connection", "close, KV-Hop")]), read("", &[]));
         assert_eq!(
             read("", &[("kv-session", "x"), ("connection", "kv-session")]),
-            Err(501),
+            Err(400),
             "a control is never dropped"
         );
         assert_eq!(read("", &[("kv-ack", "x"), ("connection", "kv-ack")]), Err(400), "a control is never dropped");

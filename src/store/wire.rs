@@ -473,11 +473,11 @@ mod tests {
         for (_, code) in CODES {
             let error = Error::new(code, "detail").leader("127.0.0.2:8080");
             let unconfirmed = Unconfirmed { version: Some(version()), acks };
-            let reply = Reply::Error(if code == Code::AckTimeout { error.unconfirmed(unconfirmed) } else { error });
-            assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
-            for stale_ms in [None, Some(300)] {
-                let error = Error { stale_ms, ..Error::new(code, "detail").leader("127.0.0.2:8080") };
-                let reply = Reply::Error(error);
+            let replies = match code {
+                Code::AckTimeout => vec![error.unconfirmed(unconfirmed)],
+                _ => vec![Error { stale_ms: Some(300), ..error.clone() }, error],
+            };
+            for reply in replies.into_iter().map(Reply::Error) {
                 assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));
             }
         }
