@@ -63,7 +63,7 @@ pub(super) fn check(ack: Ack, key: &Key, is_write: bool, store: &Store) -> Resul
             Wanted::All => "ack=all".to_owned(),
         };
         Problem::bad_request(format!(
-            "{wanted} cannot be had: the key's shard has {replicas} replicas in sharding.toml"
+            "{wanted} cannot be had: replicas of the key's shard in sharding.toml: {replicas}"
         ))
         .hint("ask for as many as there are, or for ack=all")
         .extra("replicas", replicas)

@@ -15,10 +15,11 @@ use crate::config::Shard;
 use crate::replication::pair::Pair;
 use crate::replication::pair::acks::{Expected, Waited};
 use crate::types::codec::{self, Malformed, Reader};
-use crate::types::{Seq, Version};
+use crate::types::{NodeName, Seq, Version};
 
-/// The owner of a forwarded write stops waiting so long before the request's end, so that its answer arrives.
-const WAY_BACK: Duration = Duration::from_millis(100);
+/// The owner of a forwarded write stops waiting so long before the request's end, so that its answer arrives; of a short
+/// time, a quarter before.
+const WAY_BACK: Duration = Duration::from_millis(500);
 
 /// How many replicas a write waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +87,8 @@ impl Ack {
 
     /// Until when a write waits that is durable now.
     fn until(self, now: Instant, deadline: Instant) -> Instant {
-        let way_back = if self.is_forwarded { WAY_BACK } else { Duration::ZERO };
+        let left = deadline.saturating_duration_since(now);
+        let way_back = if self.is_forwarded { WAY_BACK.min(left / 4) } else { Duration::ZERO };
         let deadline = deadline.checked_sub(way_back).unwrap_or(deadline);
         now.checked_add(self.timeout).map_or(deadline, |until| until.min(deadline))
     }
@@ -136,25 +138,29 @@ impl Waiting<'_> {
         let until = self.ack.until(began, deadline);
         let waited = self.expected.wait(epoch, seq, self.wanted, until).await;
         let took = millis(clock.now().saturating_duration_since(began));
-        let copies = self.pair.shard.copies.len();
         let unconfirmed = |replicas: u32, why: String| {
             let acks = acks(self.pair, replicas);
-            let detail = format!("{why}: {} of {copies} copies are known to have the write", acks.have);
-            Error::new(Code::AckTimeout, detail)
+            let Acks { have, of } = acks;
+            Error::new(Code::AckTimeout, format!("the write is known to be on {have} of {of} copies: {why}"))
                 .applied(Applied::Yes)
                 .hint(
-                    "the write is done, and may reach the others yet: do not send it again; kv status shows which replica is \
-                     behind",
+                    "the write is done, and may reach the other copies yet: do not send it again; kv status shows them",
                 )
                 .unconfirmed(Unconfirmed { version, acks })
         };
         match waited {
             Waited::Enough { replicas } => Ok(replicas),
-            Waited::TooFew { replicas } => Err(unconfirmed(replicas, format!("not all that was asked for after {took} ms"))),
-            Waited::Handed { replicas } => Err(unconfirmed(
-                replicas,
-                "another node, which has it, began to lead the shard, and learns now who else has it".to_owned(),
-            )),
+            Waited::TooFew { replicas } => {
+                let lacking = self.pair.lacking_replicas(seq);
+                let names: Vec<&str> = lacking.iter().map(NodeName::as_str).collect();
+                let names = if names.is_empty() { "a replica".to_owned() } else { names.join(", ") }; // it came just now
+                let why = format!("{names} had not acknowledged it after {took} ms");
+                Err(unconfirmed(replicas, why))
+            }
+            Waited::Handed { replicas } => {
+                let why = "another node, which has it, began to lead the shard, and learns now who else has it";
+                Err(unconfirmed(replicas, why.to_owned()))
+            }
             Waited::Fenced => Err(Error::new(
                 Code::NoLeader,
                 "the node that took the write stopped leading the shard before it was acknowledged",
@@ -209,7 +215,8 @@ mod tests {
         let ack = |timeout, is_forwarded| Ack { wanted: Wanted::All, timeout, is_forwarded };
         assert_eq!(ack(ms(500), false).until(now, now + ms(2000)), now + ms(500));
         assert_eq!(ack(ms(5000), false).until(now, now + ms(2000)), now + ms(2000));
-        assert_eq!(ack(ms(5000), true).until(now, now + ms(2000)), now + ms(2000) - WAY_BACK);
+        assert_eq!(ack(ms(5000), true).until(now, now + ms(2000)), now + ms(1500));
+        assert_eq!(ack(ms(5000), true).until(now, now + ms(400)), now + ms(300));
         assert_eq!(ack(Duration::MAX, false).until(now, now + ms(2000)), now + ms(2000));
     }
 }

@@ -60,8 +60,9 @@ fn risk_grows_while_the_replica_is_frozen_and_is_refused_at_its_bound_until_it_i
     let cluster = with("max_at_risk_entries = 5");
     wait::until("nothing is at risk", || if at_risk(&cluster) == (0, 0) { Ok(()) } else { Err(at_risk(&cluster)) });
     cluster.sigstop(B);
+    std::thread::sleep(Duration::from_millis(300)); // what it sent before is heard
     let (taken, refusal) = until_refused(&cluster, Duration::ZERO);
-    assert!(taken >= 5, "{taken}"); // it may have run for a moment more
+    assert_eq!(taken, 5);
     let body = refused(&refusal, 503, "at-risk");
     let text = |field: &str| body[field].as_str().unwrap().to_owned();
     assert!(text("detail").contains("5 writes") && text("detail").contains("Hyderabad/1 was heard"), "{body:#}");
@@ -133,10 +134,10 @@ fn leader_without_its_replicas_refuses_writes_where_the_file_asks_for_them() {
     until_taken(&cluster, "together");
 }
 
-/// The former leader held all that there was when it handed over, and is there: nothing is refused for want of a poll.
+/// The former leader held all that there was when it handed over: nothing is refused for want of a poll.
 #[test]
-fn switchover_under_load_with_limits_refuses_no_write() {
-    let cluster = with("min_replicas = 1\nmax_at_risk_entries = 100000");
+fn switchover_under_load_with_a_limit_refuses_no_write() {
+    let cluster = with("max_at_risk_ms = 60000");
     for (round, to) in [B, A, B].into_iter().enumerate() {
         let is_over = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {

@@ -12,7 +12,7 @@
 //! | bound | what happens there |
 //! |---|---|
 //! | those who wait are requests, and bounded as such: connections, calls under way between two nodes | as for every request |
-//! | [`FORWARDED_MAX`] that other nodes passed on | the next one is refused, nothing written: they take the room in which that node's other requests are served |
+//! | `FORWARDED_MAX` that other nodes passed on | the next one is refused, nothing written: they take the room in which that node's other requests are served |
 //!
 //! When this leadership ends while a write waits, the view of the replicas that belongs to it is kept until the next one
 //! ends: a replica that has acknowledged the write and leads now has it, and so it lasts (rule 17 asks for "unknown" only
@@ -117,6 +117,14 @@ impl Pair {
         let others = if is_forwarded { self.acks.forwarded.fetch_add(1, Ordering::AcqRel) } else { 0 };
         let expected = Expected { pair: self, is_forwarded };
         (others < FORWARDED_MAX).then_some(expected)
+    }
+
+    /// Replicas that are not known to have an entry of this leadership.
+    #[must_use]
+    pub fn lacking_replicas(&self, seq: Seq) -> Vec<NodeName> {
+        let leader = self.leader.lock();
+        let lacking = leader.replicas().filter(|(_, replica)| replica.acknowledged() < seq);
+        lacking.map(|(name, _)| name.clone()).collect()
     }
 
     /// The view of the leadership in which an epoch's writes were made, as long as it is known.

@@ -7,7 +7,7 @@
 //!
 //! | bound | what happens there |
 //! |---|---|
-//! | [`MARKS_MAX`] marks | every second one goes, and the next ones come half as often: the age is less exact, by a 32nd at most |
+//! | `MARKS_MAX` marks | every second one goes, and the next ones come half as often: the age is less exact, by a 32nd at most |
 //! | `min_replicas`, `max_at_risk_entries`, `max_at_risk_ms` | writes are refused before they get a seq |
 
 use std::collections::VecDeque;
