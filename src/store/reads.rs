@@ -99,7 +99,7 @@ impl Store {
         let would_lead = self.map.leader_of(shard).name == self.me.name;
         let serves = match call.consistency {
             Consistency::Bounded => pair.serves_any(),
-            Consistency::Session => pair.serves_sessions(),
+            Consistency::Session => pair.serves_sessions(self.clock.now()),
             Consistency::Leader | Consistency::Any => false,
         };
         (serves && !would_lead).then_some(pair)
@@ -172,7 +172,7 @@ pub(super) async fn read_in_session(
     call: &Call,
 ) -> Result<Answer, Error> {
     let leads = pair.is_leading();
-    if !leads && (call.consistency != Consistency::Session || !pair.serves_sessions()) {
+    if !leads && (call.consistency != Consistency::Session || !pair.serves_sessions(clock.now())) {
         return Err(not_leading(pair));
     }
     let result = try_read_in_session(pair, place, clock, key, call, leads).await;
