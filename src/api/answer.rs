@@ -38,7 +38,19 @@ pub(super) fn value(answer: Answer, conditions: &HeaderMap, session: Session<'_>
     }
     session.put_after_read(&mut lines, &served);
     match outcome {
-        Outcome::Found(record) => found(record, lines, conditions),
+        Outcome::Found(mut record) => {
+            let value = std::mem::take(&mut record.content.value);
+            Ok(match found(record, lines, conditions)? {
+                reply if reply.status() == StatusCode::OK => reply.body(value),
+                reply => reply,
+            })
+        }
+        Outcome::Described { record, value_bytes } => Ok(match found(record, lines, conditions)? {
+            reply if reply.status() == StatusCode::OK => {
+                reply.line("content-length", itoa::Buffer::new().format(value_bytes))
+            }
+            reply => reply,
+        }),
         Outcome::Missing => {
             let detail = format!("shard {} holds no such key", served.place.shard);
             Err(Problem::new(Kind::KeyNotFound, detail).lines(&lines))
@@ -59,7 +71,7 @@ fn found(record: Record, mut lines: Lines, conditions: &HeaderMap) -> Result<Rep
         Some(content_type) => lines.add("content-type", content_type),
         None => lines.add_text(OCTETS),
     }
-    Ok(Reply::new(met).lines(lines).body(record.content.value))
+    Ok(Reply::new(met).lines(lines))
 }
 
 /// What conditions make of a read that found a record of this version: `200`, `304`, or the problem that one does not hold.
@@ -228,7 +240,7 @@ fn names(conditions: &HeaderMap, header: &HeaderName, etag: &[u8], comparison: C
 /// The owner answered another question than it was asked.
 fn mismatch(outcome: &Outcome) -> Problem {
     let what = match outcome {
-        Outcome::Found(_) | Outcome::Missing => "a read",
+        Outcome::Found(_) | Outcome::Described { .. } | Outcome::Missing => "a read",
         Outcome::Stored { .. } => "a put",
         Outcome::Deleted { .. } => "a delete",
     };

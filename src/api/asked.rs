@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
 use parking_lot::Mutex;
 
 use super::Api;
@@ -84,6 +84,11 @@ impl Asked<'_> {
     /// What its answer says of a session.
     pub(super) fn session<'a>(&'a self, controls: &'a Controls) -> Session<'a> {
         Session::new(controls, self.store())
+    }
+
+    /// A read of a key, as far as the request wants it: HEAD wants no value.
+    pub(super) fn read(&self, key: Key) -> Operation {
+        if self.parts.method == Method::HEAD { Operation::Head { key } } else { Operation::Get { key } }
     }
 
     /// Has the store do it. The store keeps the deadline itself; should it not, the request ends all the same, and a write

@@ -35,7 +35,7 @@ pub(super) async fn get(asked: &Asked<'_>) -> Result<Reply, Problem> {
     if let Some(redirect) = asked.elsewhere(&key, &controls) {
         return Ok(redirect);
     }
-    let answer = asked.call(Operation::Get { key }, &controls).await?;
+    let answer = asked.call(asked.read(key), &controls).await?;
     answer::value(answer, asked.headers(), asked.session(&controls))
 }
 

@@ -40,6 +40,11 @@ pub enum Operation {
         /// The key.
         key: Key,
     },
+    /// Read all about the record but its value.
+    Head {
+        /// The key.
+        key: Key,
+    },
     /// Store content under the key.
     Put {
         /// The key.
@@ -59,14 +64,17 @@ impl Operation {
     #[must_use]
     pub fn key(&self) -> &Key {
         match self {
-            Operation::Get { key } | Operation::Put { key, .. } | Operation::Delete { key } => key,
+            Operation::Get { key }
+            | Operation::Head { key }
+            | Operation::Put { key, .. }
+            | Operation::Delete { key } => key,
         }
     }
 
     /// Whether it changes the data.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        !matches!(self, Operation::Get { .. })
+        !matches!(self, Operation::Get { .. } | Operation::Head { .. })
     }
 }
 
@@ -121,6 +129,13 @@ pub struct Answer {
 pub enum Outcome {
     /// A read found the key.
     Found(Record),
+    /// A look found the key.
+    Described {
+        /// The record, with an empty value.
+        record: Record,
+        /// Bytes that its value has.
+        value_bytes: u64,
+    },
     /// A read found no such key.
     Missing,
     /// A put is durable.
@@ -139,6 +154,20 @@ pub enum Outcome {
         /// Which copies hold it.
         acks: Acks,
     },
+}
+
+impl Outcome {
+    /// What a read of all comes to for one that asked for no value.
+    #[must_use]
+    pub fn described(self) -> Outcome {
+        match self {
+            Outcome::Found(mut record) => {
+                let value_bytes = std::mem::take(&mut record.content.value).len() as u64;
+                Outcome::Described { record, value_bytes }
+            }
+            other => other,
+        }
+    }
 }
 
 /// Copies that are known to hold a write durably, over copies configured; the leader counts.

@@ -45,6 +45,12 @@ impl Store {
             let body = Forwarded::encode(&call.operation, call.consistency, call.terms, None);
             reply = self.ask_owner(node, Class::Bulk, call, body, self.clock.now()).await;
         }
+        if let (Err(CallError::Unsupported), Operation::Head { key }) = (&reply, &call.operation) {
+            // An older program gives the value, too.
+            let get = Call { operation: Operation::Get { key: key.clone() }, ..call.clone() };
+            let Answer { outcome, served } = Box::pin(self.forward_once(node, shard, &get, self.clock.now())).await?;
+            return Ok(Answer { outcome: outcome.described(), served });
+        }
         let result = match reply {
             Ok(Reply::Answer(answer)) => return Ok(answer),
             Ok(Reply::Error(error)) => error,

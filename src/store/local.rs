@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::replication::pair::{Duty, Pair};
 use crate::storage::writer::Refusal;
 use crate::storage::{self, Role};
-use crate::types::{Change, Key, Mutation, Space};
+use crate::types::{Change, Key, Mutation, Record, Space};
 
 /// How often one request waits until it is known who leads: once, or a few times when a change of hands is broken off.
 /// Beyond it, it is refused.
@@ -39,10 +39,12 @@ async fn is_worth_another_look(pair: &Pair, clock: &Clock, call: &Call) -> bool 
 /// The same without waiting for anybody to lead: a write is in the writer's queue, or refused, once this was polled.
 pub(super) async fn execute_once(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {
     let result = match &call.operation {
-        Operation::Get { key } if call.terms.session.is_some() => {
-            return reads::read_in_session(pair, place, clock, key, call).await;
+        Operation::Get { .. } | Operation::Head { .. } if call.terms.session.is_some() => {
+            return reads::read_in_session(pair, place, clock, call).await;
         }
-        Operation::Get { key } => return read(pair, place, clock, key, call.consistency, call.terms.max_stale),
+        Operation::Get { .. } | Operation::Head { .. } => {
+            return read(pair, place, clock, &call.operation, call.consistency, call.terms.max_stale);
+        }
         Operation::Put { key, content } => write(pair, place, clock, call, key, Change::Put(content.clone())).await,
         Operation::Delete { key } => write(pair, place, clock, call, key, Change::Delete).await,
     };
@@ -54,18 +56,18 @@ pub(super) fn read(
     pair: &Pair,
     place: &Arc<Place>,
     clock: &Clock,
-    key: &Key,
+    operation: &Operation,
     consistency: Consistency,
     max_stale: Option<Duration>,
 ) -> Result<Answer, Error> {
-    try_read(pair, place, clock, key, consistency, max_stale).map_err(|error| error.shard(&pair.shard.name))
+    try_read(pair, place, clock, operation, consistency, max_stale).map_err(|error| error.shard(&pair.shard.name))
 }
 
 fn try_read(
     pair: &Pair,
     place: &Arc<Place>,
     clock: &Clock,
-    key: &Key,
+    operation: &Operation,
     consistency: Consistency,
     max_stale: Option<Duration>,
 ) -> Result<Answer, Error> {
@@ -78,9 +80,14 @@ fn try_read(
     if let Some(max) = max_stale {
         reads::check_age(pair, stale, max)?;
     }
-    let found = pair.engine().get(Space::Data, key).map_err(|error| storage_failed(&error, Applied::No))?;
+    let found = pair.engine().get(Space::Data, operation.key()).map_err(|error| storage_failed(&error, Applied::No))?;
+    Ok(Answer { outcome: outcome_of(operation, found), served: served(place, leads, consistency, stale) })
+}
+
+/// What a read comes to.
+pub(super) fn outcome_of(operation: &Operation, found: Option<Record>) -> Outcome {
     let outcome = found.map_or(Outcome::Missing, Outcome::Found);
-    Ok(Answer { outcome, served: served(place, leads, consistency, stale) })
+    if matches!(operation, Operation::Head { .. }) { outcome.described() } else { outcome }
 }
 
 async fn write(

@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::Store;
-use super::call::{Answer, Call, Consistency, Outcome, Place, Reach, Served};
+use super::call::{Answer, Call, Consistency, Place, Reach, Served};
 use super::error::{Applied, Code, Error};
-use super::local::{not_leading, served, storage_failed};
+use super::local::{not_leading, outcome_of, read, served, storage_failed};
 use crate::clock::Clock;
 use crate::config::Shard;
 use crate::replication::pair::Pair;
 use crate::storage::Entries;
 use crate::types::session::{Reached, position_of, reached};
-use crate::types::{Key, Seq, Space, Version};
+use crate::types::{Seq, Space, Version};
 
 /// Longest wait of a read that may not leave this node for what its session has seen. Beyond it: `too-stale`.
 const SESSION_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -99,7 +99,7 @@ impl Store {
         let would_lead = self.map.leader_of(shard).name == self.me.name;
         let serves = match call.consistency {
             Consistency::Bounded => pair.serves_any(),
-            Consistency::Session => pair.serves_sessions(),
+            Consistency::Session => pair.serves_sessions(self.clock.now()),
             Consistency::Leader | Consistency::Any => false,
         };
         (serves && !would_lead).then_some(pair)
@@ -107,16 +107,16 @@ impl Store {
 
     async fn read_this_copy(&self, pair: &Pair, call: &Call) -> Result<Answer, Error> {
         let place = self.place_of(&pair.me);
-        let key = call.operation.key();
         let Some(Since(since)) = call.terms.session else {
-            return super::local::read(pair, &place, &self.clock, key, call.consistency, call.terms.max_stale);
+            let Call { operation, consistency, terms, .. } = call;
+            return read(pair, &place, &self.clock, operation, *consistency, terms.max_stale);
         };
         if call.reach == Reach::Local
             && let Some(position) = since
         {
             wait_until_reached(pair, position, &self.clock, call.deadline).await?;
         }
-        read_in_session(pair, &place, &self.clock, key, call).await
+        read_in_session(pair, &place, &self.clock, call).await
     }
 }
 
@@ -168,14 +168,13 @@ pub(super) async fn read_in_session(
     pair: &Pair,
     place: &Arc<Place>,
     clock: &Clock,
-    key: &Key,
     call: &Call,
 ) -> Result<Answer, Error> {
     let leads = pair.is_leading();
-    if !leads && (call.consistency != Consistency::Session || !pair.serves_sessions()) {
+    if !leads && (call.consistency != Consistency::Session || !pair.serves_sessions(clock.now())) {
         return Err(not_leading(pair));
     }
-    let result = try_read_in_session(pair, place, clock, key, call, leads).await;
+    let result = try_read_in_session(pair, place, clock, call, leads).await;
     result.map_err(|error| error.shard(&pair.shard.name))
 }
 
@@ -183,7 +182,6 @@ async fn try_read_in_session(
     pair: &Pair,
     place: &Arc<Place>,
     clock: &Clock,
-    key: &Key,
     call: &Call,
     leads: bool,
 ) -> Result<Answer, Error> {
@@ -197,7 +195,7 @@ async fn try_read_in_session(
     if let (Some(position), Reached::NotYet | Reached::Never) = (since, standing) {
         return Err(if leads { lost(pair, position) } else { not_leading(pair) });
     }
-    let found = engine.get(Space::Data, key).map_err(|error| storage_failed(&error, Applied::No))?;
+    let found = engine.get(Space::Data, call.operation.key()).map_err(|error| storage_failed(&error, Applied::No))?;
     // A commit can be read a moment before it is announced, and is the only one that can. The session must not forget that
     // it has seen it: so it is announced first.
     let announced = published.end();
@@ -215,7 +213,7 @@ async fn try_read_in_session(
         is_same.then(|| history.cursor().map(|cursor| position_of(&cursor)))
     });
     let Some(position) = position else { return Err(not_leading(pair)) }; // another file has taken this one's place meanwhile
-    let outcome = found.map_or(Outcome::Missing, Outcome::Found);
+    let outcome = outcome_of(&call.operation, found);
     Ok(Answer { outcome, served: Served { position, ..served(place, leads, Consistency::Session, stale) } })
 }
 

@@ -33,8 +33,8 @@ impl Service for Store {
         let began = self.clock.now();
         self.learn(&request.envelope);
         let reply = match Forwarded::decode(request.body.clone()) {
-            Ok(Forwarded { operation: Operation::Get { key }, consistency, terms, .. }) if terms.session.is_none() => {
-                match self.serve_read(&request.envelope, &key, consistency, terms.max_stale, began) {
+            Ok(Forwarded { operation, consistency, terms, .. }) if !operation.is_write() && terms.session.is_none() => {
+                match self.serve_read(&request.envelope, &operation, consistency, terms.max_stale, began) {
                     Some(reply) => Reply::served(reply.encode()),
                     None => return Met::Waits(request),
                 }
@@ -133,19 +133,19 @@ impl Store {
     fn serve_read(
         &self,
         envelope: &Envelope,
-        key: &Key,
+        operation: &Operation,
         consistency: Consistency,
         max_stale: Option<Duration>,
         began: Instant,
     ) -> Option<Forward> {
-        let pair = match self.owned(envelope, key) {
+        let pair = match self.owned(envelope, operation.key()) {
             Ok(pair) => pair,
             Err(error) => return Some(Forward::Error(error)),
         };
         if let (true, Some(epoch)) = (consistency == Consistency::Leader, self.moved(pair)) {
             return Some(Forward::Moved(epoch));
         }
-        let result = local::read(pair, &self.place_of(&pair.me), &self.clock, key, consistency, max_stale);
+        let result = local::read(pair, &self.place_of(&pair.me), &self.clock, operation, consistency, max_stale);
         if result.as_ref().is_err_and(Error::was_not_led) && pair.is_unsettled() {
             return None;
         }

@@ -18,6 +18,8 @@ use crate::types::{Change, Epoch, Key, Record, Version};
 
 /// Stands after the key of a read.
 const NO_CHANGE: u8 = 0;
+/// Stands after the key of a read that wants no value. An older program cannot read it, and says so.
+const NO_VALUE: u8 = 2;
 /// Stands after the key of a write, before what happens to it.
 const CHANGE: u8 = 1;
 
@@ -57,6 +59,7 @@ impl Forwarded {
         codec::put_bytes(&mut out, operation.key().as_bytes());
         match operation {
             Operation::Get { .. } => out.put_u8(NO_CHANGE),
+            Operation::Head { .. } => out.put_u8(NO_VALUE),
             Operation::Put { content, .. } => {
                 out.put_u8(CHANGE);
                 encode_put(&mut out, content);
@@ -74,18 +77,22 @@ impl Forwarded {
         let mut reader = Reader::new(bytes);
         let (consistency, terms) = take_wanted(&mut reader)?;
         let key = decode_key(&mut reader)?;
-        let operation = operation(key, reader.option(decode_change)?);
+        let operation = match reader.u8()? {
+            NO_CHANGE => Operation::Get { key },
+            NO_VALUE => Operation::Head { key },
+            CHANGE => operation(key, decode_change(&mut reader)?),
+            _ => return Err(Malformed("an operation of a newer program")),
+        };
         let ack = if reader.remaining() > 0 { Some(Ack::decode(&mut reader)?) } else { None };
         reader.finish()?;
         Ok(Forwarded { operation, consistency, terms, ack })
     }
 }
 
-fn operation(key: Key, change: Option<Change>) -> Operation {
+fn operation(key: Key, change: Change) -> Operation {
     match change {
-        None => Operation::Get { key },
-        Some(Change::Put(content)) => Operation::Put { key, content },
-        Some(Change::Delete) => Operation::Delete { key },
+        Change::Put(content) => Operation::Put { key, content },
+        Change::Delete => Operation::Delete { key },
     }
 }
 
@@ -254,6 +261,11 @@ fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
             out.put_slice(&record.content.value);
         }
         Outcome::Missing => out.put_u8(2),
+        Outcome::Described { record, value_bytes } => {
+            out.put_u8(5);
+            codec::put_varint(out, *value_bytes);
+            record.encode_head(out);
+        }
         Outcome::Stored { version, created, acks } => {
             out.put_u8(3);
             version.encode(out);
@@ -275,6 +287,11 @@ fn take_outcome(reader: &mut Reader) -> Result<Outcome, Malformed> {
             Outcome::Found(Record::decode(reader.take(remaining)?)?)
         }
         2 => Outcome::Missing,
+        5 => {
+            let value_bytes = reader.varint()?;
+            let remaining = reader.remaining();
+            Outcome::Described { record: Record::decode(reader.take(remaining)?)?, value_bytes }
+        }
         3 => Outcome::Stored { version: Version::decode(reader)?, created: reader.bool()?, acks: take_acks(reader)? },
         4 => Outcome::Deleted { version: reader.option(Version::decode)?, acks: take_acks(reader)? },
         _ => return Err(Malformed("an outcome of a newer program")),
@@ -421,6 +438,7 @@ mod tests {
         let content = Content { content_type: Some("a/b".into()), ..Content::of(&b"\x00\xff"[..]) };
         for operation in [
             Operation::Get { key: key() },
+            Operation::Head { key: key() },
             Operation::Put { key: key(), content: content.clone() },
             Operation::Delete { key: key() },
         ] {
@@ -451,6 +469,7 @@ mod tests {
         for outcome in [
             Outcome::Found(Record { version: version(), content }),
             Outcome::Missing,
+            Outcome::Found(Record { version: version(), content: Content::of("12345") }).described(),
             Outcome::Stored { version: version(), created: true, acks },
             Outcome::Deleted { version: None, acks },
         ] {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use ostraca::config::Node;
 use ostraca::peer::pool::{Connector, Opening, Stream};
 use ostraca::peer::server::Listener;
+use ostraca::peer::{Kind, Reply, Request, Service};
 use ostraca::store::Store;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
@@ -30,6 +31,8 @@ struct Wiring {
     /// Bytes that a node may still send in answers before its wire breaks; negative: any number.
     budgets: BTreeMap<SocketAddr, Arc<AtomicI64>>,
     frozen: BTreeMap<SocketAddr, watch::Sender<bool>>,
+    /// Nodes that run a program which knows no look at a key without its value.
+    older: BTreeSet<SocketAddr>,
 }
 
 #[derive(Clone)]
@@ -87,6 +90,12 @@ impl Net {
         self.0.lock().frozen(node).send_replace(frozen);
     }
 
+    /// From now on a node is one that runs an older program.
+    pub(crate) fn make_older(&self, node: SocketAddr) {
+        self.0.lock().older.insert(node);
+        self.break_wires(|ends| ends.1 == node);
+    }
+
     fn break_wires(&self, which: impl Fn((SocketAddr, SocketAddr)) -> bool) {
         self.0.lock().wires.retain(|wire| {
             let breaks = which(wire.ends);
@@ -116,7 +125,7 @@ impl Net {
                 () = relay(far_read, near_write, frozen.clone(), Some(&budget)) => {}
             }
         });
-        tokio::spawn(answer(far, door));
+        tokio::spawn(answer(far, door, wiring.older.contains(&to)));
         Ok(Box::new(near))
     }
 }
@@ -168,7 +177,7 @@ fn spend(budget: &AtomicI64, wanted: usize) -> usize {
 }
 
 /// The far end: answers the upgrade as a node's HTTP server does, and serves the peer.
-async fn answer(mut stream: DuplexStream, door: Door) {
+async fn answer(mut stream: DuplexStream, door: Door, is_older: bool) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let Ok(byte) = stream.read_u8().await else { return };
@@ -176,7 +185,21 @@ async fn answer(mut stream: DuplexStream, door: Door) {
     }
     let switching = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ostraca-peer\r\n\r\n";
     if stream.write_all(switching).await.is_ok() {
-        door.listener.serve(stream, door.store).await;
+        match is_older {
+            false => door.listener.serve(stream, door.store).await,
+            true => door.listener.serve(stream, Arc::new(Older(door.store))).await,
+        }
+    }
+}
+
+/// A store of an older program: it cannot read a look at a key without its value, which ends in a byte that it does not
+/// know.
+struct Older(Arc<Store>);
+
+impl Service for Older {
+    async fn handle(&self, request: Request) -> Reply {
+        let is_unknown = request.envelope.kind == Kind::Forward.number() && request.body.ends_with(&[2]);
+        if is_unknown { Reply::unsupported() } else { self.0.handle(request).await }
     }
 }
 

@@ -136,3 +136,28 @@ async fn read_after_an_answered_write_sees_it_at_every_node() {
     }
     cluster.wait_converged().await;
 }
+
+/// The bug: a HEAD at another node than the owner carried the value there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn look_at_a_key_brings_all_but_its_value_from_nodes_of_any_program() {
+    let cluster = Cluster::started(1).await;
+    cluster.put(0, "k", vec![7; 100_000]).await.unwrap();
+    let look = async |key, at| {
+        let head = Operation::Head { key: named(key) };
+        execute(&cluster.store(at), head, Consistency::Leader, WRITE_MAX).await.unwrap().outcome
+    };
+    let here = look("k", 0).await;
+    let Outcome::Described { record, value_bytes } = &here else { panic!("{here:?}") };
+    assert_eq!((record.content.value.len(), *value_bytes), (0, 100_000));
+    assert_eq!(look("k", 1).await, here);
+    assert_eq!(look("none", 1).await, Outcome::Missing);
+    cluster.net.make_older(cluster.address(0));
+    until("the wires that broke with that are replaced", async || {
+        let head = Operation::Head { key: named("k") };
+        let looked = execute(&cluster.store(1), head, Consistency::Leader, WRITE_MAX).await;
+        looked.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    assert_eq!(look("k", 1).await, here, "it is given with its value, and that is dropped");
+    assert_eq!(look("none", 1).await, Outcome::Missing);
+}

@@ -120,6 +120,7 @@ async fn replica_that_is_cut_off_refuses_what_the_session_has_seen_and_serves_wh
     let first = write(&cluster, A, "1").await;
     cluster.wait_converged().await;
     cut_off(&cluster, B, &[A, C], true);
+    cluster.wait_state(B, "away").await; // nothing is on its way to it any more
     let second = write(&cluster, A, "2").await;
     assert_eq!(read(&cluster, B, first).await.unwrap(), ("1".into(), Consistency::Session, first), "it has that much");
     let error = read(&cluster, B, second).await.unwrap_err();
@@ -140,8 +141,12 @@ async fn takeover_that_lost_a_write_is_told_to_its_session_by_reads_and_by_write
     let kept = write(&cluster, A, "kept").await;
     cluster.wait_converged().await;
     cut_off(&cluster, A, &[B, C], true);
+    for replica in [B, C] {
+        cluster.wait_state(replica, "away").await; // nothing is on its way to it any more
+    }
     let lost = write(&cluster, A, "lost").await;
     cluster.store(B).take_over("S", "S/1", false).await.unwrap();
+    cluster.wait_known(C, 2).await;
     // Before the new leader has written, after it has, and after its log is longer than what was lost.
     for round in 0..3 {
         for at in [B, C] {
@@ -162,6 +167,7 @@ async fn takeover_that_lost_a_write_is_told_to_its_session_by_reads_and_by_write
         other => Err(format!("{other:?}")),
     })
     .await;
+    // Whoever has seen less than what was lost is not shown it by the copy that alone has it.
     let (value, _, seen) = read(&cluster, A, kept).await.unwrap();
     assert_eq!(value, "after 2", "what was kept is a beginning of what there is");
     assert!(matches!(seen, Version::Log { epoch: 2, .. }), "{seen}");
@@ -188,6 +194,7 @@ async fn leader_that_was_taken_over_unawares_does_not_call_lost_what_its_success
 async fn session_goes_on_across_a_switchover_at_every_copy() {
     let cluster = Cluster::started(2).await;
     let mut seen = write(&cluster, A, "0").await;
+    cluster.wait_converged().await;
     for (round, leader) in [B, C, A, B].into_iter().enumerate() {
         let from = [A, B, C, A][round];
         let deadline = Clock::real().now() + TIMEOUT;

@@ -379,11 +379,14 @@ impl Pair {
         may && self.follower.lock().may_serve()
     }
 
-    /// The same for sessions: not one that knows that its history has left the leader's, for what is seen there would be
-    /// missing everywhere else (rule 25).
+    /// The same for sessions (rule 25): not one whose history has left the leader's, or may have, for it has not been whole
+    /// behind any leader since it started, or led itself. What is seen there could be missing everywhere else.
     #[must_use]
-    pub fn serves_sessions(&self) -> bool {
-        self.serves_any() && !matches!(self.follower.lock().state(), FollowState::OffHistory(_))
+    pub fn serves_sessions(&self, now: Instant) -> bool {
+        let follower = self.follower.lock();
+        let is_off = matches!(follower.state(), FollowState::OffHistory(_)) || follower.stale(now).is_none();
+        drop(follower);
+        !is_off && self.serves_any()
     }
 
     /// Upper bound of the copy's age (rule 24): zero at a leader, none when it cannot be bounded.
