@@ -87,7 +87,7 @@ impl Survey {
             let state = self.copy(name).map(|copy| copy.state);
             matches!(state, Some(CopyState::Whole | CopyState::Leading | CopyState::Unknown))
         };
-        let rank = |name: &&NodeName| (**name != self.epoch.leader, end_of(self.copy(name)));
+        let rank = |name: &&NodeName| (**name != self.epoch.leader, holds(self.copy(name)));
         // Of two that hold as much, the first of the file.
         self.copies.iter().rev().filter(could).max_by_key(rank).cloned()
     }
@@ -172,10 +172,15 @@ impl Survey {
         let comparable = others
             .filter_map(|name| Some((name, self.copy(name)?)))
             .filter(|(_, copy)| copy.state == CopyState::Whole && copy.shard_uid == mine.shard_uid);
-        let (best, copy) = comparable.max_by_key(|(_, copy)| end_of(Some(copy)))?;
+        let (best, copy) = comparable.max_by_key(|(_, copy)| holds(Some(copy)))?;
         let more = end_of(Some(copy)).since(end_of(Some(mine)));
-        (more > 0).then(|| Objection {
-            what: format!("{best} holds {more} entries more than {target}"),
+        (holds(Some(copy)) > holds(Some(mine))).then(|| Objection {
+            what: match copy.cursor.as_ref().filter(|cursor| holds(Some(mine)).0 < Some(&cursor.epoch)) {
+                Some(cursor) => {
+                    format!("{best} holds entries of epoch {}, which {target} never followed", cursor.epoch)
+                }
+                None => format!("{best} holds {more} entries more than {target}"),
+            },
             next: format!("lose nothing of them: kv shard takeover {} --to {best}", shard.name),
             can_be_forced: true,
         })
@@ -245,7 +250,10 @@ fn grown(
     let mine = survey.copy(target)?;
     let ends = answers.iter().filter_map(|(name, answer)| match (survey.copy(name), answer) {
         (Some(copy), Some(canvass::Answer::Given { end: Some(end) }))
-            if copy.shard_uid == mine.shard_uid && *name != survey.epoch.leader && copy.state == CopyState::Whole =>
+            if copy.shard_uid == mine.shard_uid
+                && *name != survey.epoch.leader
+                && copy.state == CopyState::Whole
+                && holds(Some(copy)).0 >= holds(Some(mine)).0 =>
         {
             Some((*end, name))
         }
@@ -258,6 +266,13 @@ fn grown(
         next: format!("make {best} lead instead"),
         can_be_forced: true,
     })
+}
+
+/// How much a copy holds: the later leadership counts before the later entry, for what was written in an earlier one, and is
+/// not in the later one's history, is lost already (rule 21).
+fn holds(copy: Option<&Inspection>) -> (Option<&Epoch>, Seq) {
+    let cursor = copy.and_then(|copy| copy.cursor.as_ref());
+    (cursor.map(|cursor| &cursor.epoch), seq_of(cursor))
 }
 
 fn end_of(copy: Option<&Inspection>) -> Seq {
@@ -380,6 +395,19 @@ mod tests {
             found.len() == 1 && found[0].0.starts_with("only 2 of 5") && found[0].0.ends_with("A, X, Y"),
             "{found:?}"
         );
+    }
+
+    /// The bug: only the ends were compared, so a former leader with lost writes, not yet taken back, was proposed before the
+    /// copy that had followed its successor: what that had confirmed would have been lost.
+    #[test]
+    fn copy_that_followed_the_later_leadership_holds_more_than_one_that_has_more_entries_of_an_earlier_one() {
+        let mut later = copy(85, CopyState::Whole);
+        later.copy.as_mut().unwrap().cursor.as_mut().unwrap().epoch = epoch(2, "D");
+        let survey = with("B", Some(later)); // C has 95, of epoch 1
+        assert_eq!(survey.best(), Some(name("B")));
+        assert_eq!(objections(&survey, "B"), []);
+        let against = objections(&survey, "C");
+        assert!(against[0].0.contains("B holds entries of epoch 2 (D), which C never followed"), "{against:?}");
     }
 
     #[test]
