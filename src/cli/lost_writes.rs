@@ -15,6 +15,8 @@ use crate::store::view::LostWritesEnd;
 
 /// Ledgers may have gigabytes.
 const WHOLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Longest line: the largest value, in base64, and room to spare. A longer one is not of this store.
+const LINE_BYTES_MAX: usize = 128 << 20;
 /// How the last line begins.
 const END: &[u8] = b"{\"done\":true";
 
@@ -76,6 +78,9 @@ async fn pass_on(mut response: reqwest::Response, base: &str, out: &mut impl Wri
     while let Some(chunk) = response.chunk().await.map_err(|error| broke_off(error.to_string()))? {
         let Some(newline) = chunk.iter().rposition(|byte| *byte == b'\n') else {
             rest.extend_from_slice(&chunk);
+            if rest.len() > LINE_BYTES_MAX {
+                return Err(broke_off(format!("a line has more than {LINE_BYTES_MAX} bytes")));
+            }
             continue;
         };
         let (lines, behind) = chunk.split_at(newline + 1);

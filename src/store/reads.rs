@@ -203,7 +203,7 @@ async fn try_read_in_session(
     if beyond != Entries::Found(Vec::new()) {
         let is_announced = is_announced(pair, announced.next()).await;
         // What was waited for may be another entry in its place: the copy may have left that history, and taken it back.
-        let still_serves = if leads { pair.is_leading() } else { pair.serves_sessions() };
+        let still_serves = if leads { pair.is_leading() } else { pair.serves_sessions(clock.now()) };
         if !is_announced || !still_serves {
             return Err(not_leading(pair));
         }

@@ -13,8 +13,8 @@
 //!
 //! | what | bound | beyond it |
 //! |---|---|---|
-//! | keys that were touched, and their records | [`KEYS_MAX`], [`RECORDS_BYTES_MAX`] | snapshot |
-//! | keys in a question | [`QUESTION_KEYS_MAX`] | the next question |
+//! | keys that were touched, and their records | `KEYS_MAX`, `RECORDS_BYTES_MAX` | snapshot |
+//! | keys in a question | `QUESTION_KEYS_MAX` | the next question |
 //! | the ledger | `storage.ledger_bytes_max` | the copy stays as it is, and says so |
 
 use std::collections::BTreeSet;

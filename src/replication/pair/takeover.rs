@@ -407,6 +407,19 @@ mod tests {
         );
     }
 
+    /// The bug: only the ends were compared, so a former leader with lost writes, not yet taken back, was proposed before the
+    /// copy that had followed its successor: what that had confirmed would have been lost.
+    #[test]
+    fn copy_that_followed_the_later_leadership_holds_more_than_one_that_has_more_entries_of_an_earlier_one() {
+        let mut later = copy(85, CopyState::Whole);
+        later.copy.as_mut().unwrap().cursor.as_mut().unwrap().epoch = epoch(2, "D");
+        let survey = with("B", Some(later)); // C has 95, of epoch 1
+        assert_eq!(survey.best(), Some(name("B")));
+        assert_eq!(objections(&survey, "B"), []);
+        let against = objections(&survey, "C");
+        assert!(against[0].0.contains("B holds entries of epoch 2, of which C holds none"), "{against:?}");
+    }
+
     #[test]
     fn best_is_the_first_of_the_file_of_those_that_hold_as_much_and_the_leader_last() {
         assert_eq!(survey().best(), Some(name("C")));
