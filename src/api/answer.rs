@@ -38,13 +38,7 @@ pub(super) fn value(answer: Answer, conditions: &HeaderMap, session: Session<'_>
     }
     session.put_after_read(&mut lines, &served);
     match outcome {
-        Outcome::Found(mut record) => {
-            let value = std::mem::take(&mut record.content.value);
-            Ok(match found(record, lines, conditions)? {
-                reply if reply.status() == StatusCode::OK => reply.body(value),
-                reply => reply,
-            })
-        }
+        Outcome::Found(record) => found(record, lines, conditions),
         Outcome::Described { record, value_bytes } => Ok(match found(record, lines, conditions)? {
             reply if reply.status() == StatusCode::OK => {
                 reply.line("content-length", itoa::Buffer::new().format(value_bytes))
@@ -71,7 +65,7 @@ fn found(record: Record, mut lines: Lines, conditions: &HeaderMap) -> Result<Rep
         Some(content_type) => lines.add("content-type", content_type),
         None => lines.add_text(OCTETS),
     }
-    Ok(Reply::new(met).lines(lines))
+    Ok(Reply::new(met).lines(lines).body(record.content.value))
 }
 
 /// What conditions make of a read that found a record of this version: `200`, `304`, or the problem that one does not hold.

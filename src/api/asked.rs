@@ -19,7 +19,7 @@ use super::params::{Accepts, Params};
 use super::reply::Reply;
 use super::session::{self, Session};
 use crate::config::Settings;
-use crate::store::{Answer, Applied, Call, Code, Operation, Reach, Store};
+use crate::store::{Answer, Applied, Call, Code, Operation, Reach, Store, Wishes};
 use crate::types::{Key, RequestId};
 
 /// How long after its deadline a call may still answer, with a better error than the one made here.
@@ -99,11 +99,10 @@ impl Asked<'_> {
             ack::check(ack, operation.key(), is_write, self.store())?;
         }
         let call = Call {
-            terms: session::terms(&operation, controls, self.store())?,
+            wishes: Wishes::boxed(session::terms(&operation, controls, self.store())?, controls.ack),
             operation,
             consistency: controls.consistency,
             reach: if controls.route == Route::Forward { Reach::Forward } else { Reach::Local },
-            ack: controls.ack,
             deadline: controls.deadline,
             request_id: self.id,
         };

@@ -59,14 +59,14 @@ impl<'a> Session<'a> {
     pub(super) fn put_after_read(self, lines: &mut Lines, served: &Served) {
         if self.is_asked {
             let (empty, cluster) = (Token::default(), self.store.cluster_uid());
-            let moved = served.position.map(|position| (served.place.index, position));
+            let moved = served.position.as_deref().map(|position| (served.place.index, *position));
             lines.add_with("kv-session", |line| self.token.unwrap_or(&empty).put_moved(line, cluster, moved));
         }
     }
 
     /// The line of a write: its version, or how far the leader was when there was nothing to write.
     pub(super) fn put_after_write(self, lines: &mut Lines, served: &Served, version: Option<Version>) {
-        let Some(position) = version.or(served.position) else { return };
+        let Some(position) = version.or_else(|| served.position.as_deref().copied()) else { return };
         let (shard, cluster) = (served.place.index, self.store.cluster_uid());
         lines.add_with("kv-session", |line| match self.token {
             Some(token) => token.put_moved(line, cluster, Some((shard, position))),

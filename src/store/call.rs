@@ -20,16 +20,45 @@ pub struct Call {
     pub operation: Operation,
     /// What a read must guarantee; writes ignore it.
     pub consistency: Consistency,
-    /// The numbers that belong to it: how old, how far.
-    pub terms: Terms,
     /// How far the request may travel.
     pub reach: Reach,
-    /// What a write waits for beyond its leader's disk; none: nothing.
-    pub ack: Option<Ack>,
+    /// What it asks for beyond that; nearly all ask for nothing. Boxed, for a call is moved from hand to hand.
+    pub wishes: Option<Box<Wishes>>,
     /// When the client stops waiting; checked again on the writer.
     pub deadline: Instant,
     /// Names the request in the logs of all nodes.
     pub request_id: RequestId,
+}
+
+/// What few requests ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wishes {
+    /// The numbers that belong to a consistency: how old, how far.
+    pub terms: Terms,
+    /// What a write waits for beyond its leader's disk; none: nothing.
+    pub ack: Option<Ack>,
+}
+
+impl Wishes {
+    /// Those of a call; none when there is nothing to wish for.
+    #[must_use]
+    pub fn boxed(terms: Terms, ack: Option<Ack>) -> Option<Box<Wishes>> {
+        (terms.are_any() || ack.is_some()).then(|| Box::new(Wishes { terms, ack }))
+    }
+}
+
+impl Call {
+    /// The numbers that belong to its consistency.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        self.wishes.as_deref().map_or_else(Terms::default, |wishes| wishes.terms)
+    }
+
+    /// What it waits for beyond its leader's disk.
+    #[must_use]
+    pub fn ack(&self) -> Option<Ack> {
+        self.wishes.as_deref().and_then(|wishes| wishes.ack)
+    }
 }
 
 /// What is to be done with a key.
@@ -192,7 +221,7 @@ pub struct Served {
     pub stale_ms: Option<u64>,
     /// How far the copy was, for a session: where the read asked, and where a delete found nothing, which has no version of
     /// its own.
-    pub position: Option<Version>,
+    pub position: Option<Box<Version>>,
 }
 
 /// A copy as this node answers from it: its own, or another node's, one hop away. There are as many as copies in the map,

@@ -38,11 +38,11 @@ impl Store {
 
     async fn forward_once(&self, node: &Node, shard: &Shard, call: &Call, now: Instant) -> Result<Answer, Error> {
         let is_write = call.operation.is_write();
-        let body = Forwarded::encode(&call.operation, call.consistency, call.terms, call.ack);
+        let body = Forwarded::encode(&call.operation, call.consistency, call.terms(), call.ack());
         let class = if body.len() > SMALL_BYTES_MAX { Class::Bulk } else { Class::Request };
         let mut reply = self.ask_owner(node, class, call, body, now).await;
         if let (Ok(Reply::UseBulk), Operation::Get { .. }) = (&reply, &call.operation) {
-            let body = Forwarded::encode(&call.operation, call.consistency, call.terms, None);
+            let body = Forwarded::encode(&call.operation, call.consistency, call.terms(), None);
             reply = self.ask_owner(node, Class::Bulk, call, body, self.clock.now()).await;
         }
         if let (Err(CallError::Unsupported), Operation::Head { key }) = (&reply, &call.operation) {
@@ -82,7 +82,7 @@ impl Store {
             epoch: self.map.epoch_of(node.shard),
             request_id: call.request_id,
             body,
-            answer_wait: ANSWER_WAIT + call.ack.map_or(Duration::ZERO, |ack| ack.timeout),
+            answer_wait: ANSWER_WAIT + call.ack().map_or(Duration::ZERO, |ack| ack.timeout),
             total_wait: call.deadline.saturating_duration_since(now),
         };
         Ok(Reply::decode(self.pool.ask(ask).await?, &self.place_of(node))?)

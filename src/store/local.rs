@@ -39,11 +39,11 @@ async fn is_worth_another_look(pair: &Pair, clock: &Clock, call: &Call) -> bool 
 /// The same without waiting for anybody to lead: a write is in the writer's queue, or refused, once this was polled.
 pub(super) async fn execute_once(pair: &Pair, place: &Arc<Place>, clock: &Clock, call: &Call) -> Result<Answer, Error> {
     let result = match &call.operation {
-        Operation::Get { .. } | Operation::Head { .. } if call.terms.session.is_some() => {
+        Operation::Get { .. } | Operation::Head { .. } if call.wishes.is_some() && call.terms().session.is_some() => {
             return reads::read_in_session(pair, place, clock, call).await;
         }
         Operation::Get { .. } | Operation::Head { .. } => {
-            return read(pair, place, clock, &call.operation, call.consistency, call.terms.max_stale);
+            return read(pair, place, clock, &call.operation, call.consistency, call.terms().max_stale);
         }
         Operation::Put { key, content } => write(pair, place, clock, call, key, Change::Put(content.clone())).await,
         Operation::Delete { key } => write(pair, place, clock, call, key, Change::Delete).await,
@@ -101,8 +101,8 @@ async fn write(
     if !pair.is_leading() {
         return Err(not_leading(pair));
     }
-    reads::check_session(pair, call.terms.session)?;
-    let waiting = call.ack.map(|ack| ack::begin(pair, ack)).transpose()?;
+    reads::check_session(pair, call.terms().session)?;
+    let waiting = call.ack().map(|ack| ack::begin(pair, ack)).transpose()?;
     let left = call.deadline.saturating_duration_since(clock.now());
     let is_put = matches!(change, Change::Put(_));
     let mutation = Mutation { space: Space::Data, key: key.clone(), change };
@@ -120,7 +120,7 @@ async fn write(
         Some(version) if is_put => Outcome::Stored { version, created: !written.existed, acks },
         version => Outcome::Deleted { version, acks },
     };
-    let position = if written.version.is_none() { reads::position(pair) } else { None };
+    let position = if written.version.is_none() { reads::position(pair).map(Box::new) } else { None };
     Ok(Answer {
         outcome,
         served: Served { position, ..served(place, true, Consistency::Leader, Some(Duration::ZERO)) },

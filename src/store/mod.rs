@@ -34,7 +34,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use call::{Acks, Answer, Call, Consistency, Location, Operation, Outcome, Place, Reach, Served};
+pub use call::{Acks, Answer, Call, Consistency, Location, Operation, Outcome, Place, Reach, Served, Wishes};
 pub use error::{Applied, Code, Error};
 pub use reads::{Since, Terms};
 
@@ -111,7 +111,7 @@ impl Store {
     /// Serves a request, here or by the node that owns the key. Safe to drop: a write goes on by itself once this was
     /// polled.
     pub async fn execute(self: &Arc<Self>, call: Call) -> Result<Answer, Error> {
-        if call.terms.are_any() && !call.operation.is_write() {
+        if call.terms().are_any() && !call.operation.is_write() {
             return Box::pin(self.read_on_terms(call)).await; // boxed: it must not make the others' future larger
         }
         self.execute_by_route(call).await

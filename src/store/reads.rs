@@ -107,9 +107,9 @@ impl Store {
 
     async fn read_this_copy(&self, pair: &Pair, call: &Call) -> Result<Answer, Error> {
         let place = self.place_of(&pair.me);
-        let Some(Since(since)) = call.terms.session else {
-            let Call { operation, consistency, terms, .. } = call;
-            return read(pair, &place, &self.clock, operation, *consistency, terms.max_stale);
+        let Some(Since(since)) = call.terms().session else {
+            let max_stale = call.terms().max_stale;
+            return read(pair, &place, &self.clock, &call.operation, call.consistency, max_stale);
         };
         if call.reach == Reach::Local
             && let Some(position) = since
@@ -123,14 +123,14 @@ impl Store {
 /// The leader's present value is no older than anything: an older program at the leader can give it, too.
 fn asked_of_the_leader(call: &Call) -> Call {
     match call.consistency {
-        Consistency::Bounded => Call { consistency: Consistency::Leader, terms: Terms::default(), ..call.clone() },
+        Consistency::Bounded => Call { consistency: Consistency::Leader, wishes: None, ..call.clone() },
         Consistency::Leader | Consistency::Any | Consistency::Session => call.clone(),
     }
 }
 
 /// Nobody meets the terms: what the leader said, and the best bound that is known.
 fn unmet(shard: &Shard, call: &Call, leader: Error, best: Option<u64>) -> Error {
-    let Some(max) = call.terms.max_stale else {
+    let Some(max) = call.terms().max_stale else {
         let hint = "no copy that can be reached holds what this session has seen: ask again in a moment; \
                     consistency=any may be older than that";
         return if call.consistency == Consistency::Session { leader.hint(hint) } else { leader };
@@ -185,7 +185,7 @@ async fn try_read_in_session(
     call: &Call,
     leads: bool,
 ) -> Result<Answer, Error> {
-    let since = call.terms.session.and_then(|Since(position)| position);
+    let since = call.terms().session.and_then(|Since(position)| position);
     let published = pair.writer.published();
     // The age is taken before the read, and so is the engine with its history: what is read may be newer, never older.
     let stale = if leads { Some(Duration::ZERO) } else { pair.stale(clock.now()) };
@@ -214,7 +214,10 @@ async fn try_read_in_session(
     });
     let Some(position) = position else { return Err(not_leading(pair)) }; // another file has taken this one's place meanwhile
     let outcome = outcome_of(&call.operation, found);
-    Ok(Answer { outcome, served: Served { position, ..served(place, leads, Consistency::Session, stale) } })
+    Ok(Answer {
+        outcome,
+        served: Served { position: position.map(Box::new), ..served(place, leads, Consistency::Session, stale) },
+    })
 }
 
 async fn is_announced(pair: &Pair, seq: Seq) -> bool {

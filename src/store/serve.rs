@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use super::Store;
-use super::call::{Answer, Call, Consistency, Operation, Outcome, Reach};
+use super::call::{Answer, Call, Consistency, Operation, Outcome, Reach, Wishes};
 use super::error::{Code, Error};
 use super::forward::SMALL_BYTES_MAX;
 use super::wire::{Forwarded, Reply as Forward};
@@ -117,9 +117,8 @@ impl Store {
         let call = Call {
             operation,
             consistency,
-            terms,
+            wishes: Wishes::boxed(terms, ack),
             reach: Reach::Local,
-            ack,
             deadline: began + envelope.remaining,
             request_id: envelope.request_id,
         };
@@ -387,9 +386,8 @@ mod tests {
         let call = Call {
             operation: put,
             consistency: crate::store::Consistency::Leader,
-            terms: crate::store::Terms::default(),
+            wishes: None,
             reach: Reach::Local,
-            ack: None,
             deadline: deadline(),
             request_id: RequestId(2),
         };

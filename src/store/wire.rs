@@ -155,7 +155,7 @@ impl Reply {
                 put_outcome(&mut out, &answer.outcome);
                 if is_of_nothing(&answer.outcome) {
                     // At the end, where an older program does not look.
-                    put_position(&mut out, answer.served.position);
+                    put_position(&mut out, answer.served.position.as_deref().copied());
                 }
             }
             Reply::Error(error) => {
@@ -192,7 +192,7 @@ impl Reply {
                 let mut served = take_served(&mut reader, place)?;
                 let outcome = take_outcome(&mut reader)?;
                 if is_of_nothing(&outcome) && reader.remaining() > 0 {
-                    served.position = reader.option(Version::decode)?;
+                    served.position = reader.option(Version::decode)?.map(Box::new);
                 }
                 Ok(Reply::Answer(Answer { outcome, served }))
             }
@@ -208,7 +208,7 @@ impl Reply {
 const WITH_POSITION: u8 = 0x80;
 
 fn put_served(out: &mut BytesMut, Answer { outcome, served }: &Answer) {
-    let position = served.position.filter(|_| !is_of_nothing(outcome));
+    let position = served.position.as_deref().filter(|_| !is_of_nothing(outcome));
     out.put_slice(&served.place.wire);
     out.put_u8(u8::from(served.role == Role::Replica));
     out.put_u8(consistency_byte(served.consistency) | if position.is_some() { WITH_POSITION } else { 0 });
@@ -239,7 +239,7 @@ fn take_served(reader: &mut Reader, place: &Arc<Place>) -> Result<Served, Malfor
         _ => return Err(Malformed("a consistency of a newer program")),
     };
     let stale_ms = reader.option(Reader::varint)?;
-    let position = if byte & WITH_POSITION == 0 { None } else { Some(Version::decode(reader)?) };
+    let position = if byte & WITH_POSITION == 0 { None } else { Some(Box::new(Version::decode(reader)?)) };
     Ok(Served { place, role, consistency, stale_ms, position })
 }
 
@@ -425,7 +425,7 @@ mod tests {
     fn position_of_a_delete_of_nothing_stands_behind_all_that_an_older_program_reads() {
         let outcome = Outcome::Deleted { version: None, acks: Acks { have: 1, of: 2 } };
         let without = Reply::Answer(Answer { outcome: outcome.clone(), served: by_leader(2) });
-        let with = Served { position: Some(version()), ..by_leader(2) };
+        let with = Served { position: Some(Box::new(version())), ..by_leader(2) };
         let with = Reply::Answer(Answer { outcome, served: with });
         let older = without.encode();
         let known = older.len() - 1; // all but the byte that says that no position follows
@@ -480,6 +480,7 @@ mod tests {
                 (Role::Replica, Consistency::Bounded, Some(300), None),
                 (Role::Replica, Consistency::Session, None, Some(version())),
             ] {
+                let position = position.map(Box::new);
                 let served = Served { place: place(2), role, consistency, stale_ms, position };
                 let reply = Reply::Answer(Answer { outcome: outcome.clone(), served });
                 assert_eq!(Reply::decode(reply.encode(), &place(2)), Ok(reply));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ostraca::clock::Clock;
 use ostraca::store::ack::{Ack, Wanted};
-use ostraca::store::{Acks, Answer, Applied, Call, Code, Consistency, Error, Outcome, Reach, Store, Terms};
+use ostraca::store::{Acks, Answer, Applied, Call, Code, Consistency, Error, Outcome, Reach, Store, Terms, Wishes};
 use ostraca::types::RequestId;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -29,9 +29,8 @@ async fn acked(store: &Arc<Store>, key: &str, wanted: Wanted, timeout: Duration)
     let call = Call {
         operation: put(key, "v"),
         consistency: Consistency::Leader,
-        terms: Terms::default(),
         reach: Reach::Forward,
-        ack: Some(Ack { wanted, timeout, is_forwarded: false }),
+        wishes: Wishes::boxed(Terms::default(), Some(Ack { wanted, timeout, is_forwarded: false })),
         deadline: Clock::real().now() + Duration::from_secs(30),
         request_id: RequestId(1),
     };

@@ -13,7 +13,7 @@ use ostraca::random::Random;
 use ostraca::storage::{Chunk, Engine, Entries, State};
 use ostraca::store::assembly::{Assembled, Materials, assemble};
 use ostraca::store::view::{CopyStatus, Readiness};
-use ostraca::store::{Answer, Call, Consistency, Error, Operation, Outcome, Reach, Store, Terms};
+use ostraca::store::{Answer, Call, Consistency, Error, Operation, Outcome, Reach, Store};
 use ostraca::types::{Content, Key, NodeName, RequestId, Seq, ShardIndex, Space};
 use parking_lot::RwLock;
 use tokio::time::sleep;
@@ -286,7 +286,7 @@ pub(crate) fn put(key: &str, value: impl Into<bytes::Bytes>) -> Operation {
 
 fn call(operation: Operation, consistency: Consistency, reach: Reach, within: Duration) -> Call {
     let deadline = Clock::real().now() + within;
-    Call { operation, consistency, terms: Terms::default(), reach, ack: None, deadline, request_id: RequestId(1) }
+    Call { operation, consistency, wishes: None, reach, deadline, request_id: RequestId(1) }
 }
 
 pub(crate) async fn execute(

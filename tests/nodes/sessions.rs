@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use ostraca::clock::Clock;
-use ostraca::store::{Answer, Applied, Call, Code, Consistency, Error, Operation, Outcome, Reach, Since, Terms};
+use ostraca::store::{
+    Answer, Applied, Call, Code, Consistency, Error, Operation, Outcome, Reach, Since, Terms, Wishes,
+};
 use ostraca::types::{RequestId, Seq, Version};
 use tokio::time::sleep;
 
@@ -26,9 +28,8 @@ async fn execute(
     let call = Call {
         operation,
         consistency: Consistency::Session,
-        terms: Terms { session: Some(Since(since)), ..Terms::default() },
+        wishes: Wishes::boxed(Terms { session: Some(Since(since)), ..Terms::default() }, None),
         reach,
-        ack: None,
         deadline: Clock::real().now() + TIMEOUT,
         request_id: RequestId(1),
     };
@@ -45,7 +46,7 @@ async fn read_by(
     let Answer { outcome, served } = execute(cluster, at, Operation::Get { key: named("k") }, since, reach).await?;
     let Outcome::Found(record) = outcome else { panic!("{outcome:?}") };
     let value = String::from_utf8_lossy(&record.content.value).into_owned();
-    Ok((value, served.consistency, served.position.unwrap()))
+    Ok((value, served.consistency, *served.position.unwrap()))
 }
 
 async fn read(cluster: &Cluster, at: usize, since: Version) -> Result<(String, Consistency, Version), Error> {
@@ -224,6 +225,6 @@ async fn delete_of_nothing_says_how_far_the_leader_was() {
     for at in [A, B] {
         let answer = cluster.delete(at, "k").await.unwrap();
         assert!(matches!(answer.outcome, Outcome::Deleted { version: None, .. }), "{answer:?}");
-        assert_eq!(answer.served.position.map(Version::seq), end, "at {at}");
+        assert_eq!(answer.served.position.map(|position| position.seq()), end, "at {at}");
     }
 }
