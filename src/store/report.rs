@@ -200,7 +200,10 @@ impl Store {
     /// `/readyz`: whether this node can do what is asked about, a line per check.
     #[must_use]
     pub fn readiness(&self, question: Readiness) -> Vec<Check> {
-        let of_copy = |pair| [Some(check_store(pair)), Some(check_duty(pair, question)), check_disk(pair, question)];
+        let of_copy = |pair| {
+            let (disk, refusal) = (check_disk(pair, question), check_refusal(pair, question));
+            [Some(check_store(pair)), Some(check_duty(pair, question)), disk, refusal]
+        };
         let of_copies = self.copies.values().flat_map(|pair| of_copy(pair)).flatten();
         of_copies.chain([self.check_placement()]).collect()
     }
@@ -278,8 +281,17 @@ fn check_store(pair: &Pair) -> Check {
 /// A line only when the disk is low: it keeps a node from writes, and from nothing else.
 fn check_disk(pair: &Pair, question: Readiness) -> Option<Check> {
     let detail = pair.disk_is_low()?;
-    let verdict = if question == Readiness::Writes { Verdict::Failed } else { Verdict::Warning };
-    Some(Check { name: format!("disk {}", pair.shard.name), verdict, detail })
+    Some(Check { name: format!("disk {}", pair.shard.name), verdict: keeps_from_writes(question), detail })
+}
+
+/// A line only when a leader refuses writes rather than let more be at risk: its reads go on.
+fn check_refusal(pair: &Pair, question: Readiness) -> Option<Check> {
+    let detail = format!("refuses writes: {}", pair.refuses_more()?);
+    Some(Check { name: format!("writes {}", pair.shard.name), verdict: keeps_from_writes(question), detail })
+}
+
+fn keeps_from_writes(question: Readiness) -> Verdict {
+    if question == Readiness::Writes { Verdict::Failed } else { Verdict::Warning }
 }
 
 fn check_duty(pair: &Pair, question: Readiness) -> Check {
