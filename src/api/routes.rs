@@ -35,6 +35,8 @@ enum Path {
     Is(&'static str),
     /// All that begin with this.
     Under(&'static str),
+    /// What an operator asks about a shard: this, behind its name.
+    OfShard(&'static str),
 }
 
 /// What a method of a route does.
@@ -65,14 +67,16 @@ enum Handler {
     Metrics,
     ResetReplica,
     Checksum,
-    ShardRead,
-    ShardDo,
+    TakeoverPlan,
+    Takeover,
+    Switchover,
+    LostWrites,
     NotBuilt,
 }
 
 use Deed::{Reads, Writes};
 use Handler::NotBuilt;
-use Path::{Is, Under};
+use Path::{Is, OfShard, Under};
 
 /// The path under which operations stand.
 const ADMIN: &str = "/admin/v1/";
@@ -116,9 +120,11 @@ const ROUTES: &[Route] = &[
     Route { path: Is("/admin/v1/replica/reset"), methods: &[(Method::POST, Writes(Handler::ResetReplica))] },
     Route { path: Is("/admin/v1/checksum"), methods: &[(Method::GET, Reads(Handler::Checksum))] },
     Route {
-        path: Under(shards::UNDER),
-        methods: &[(Method::GET, Reads(Handler::ShardRead)), (Method::POST, Writes(Handler::ShardDo))],
+        path: OfShard(shards::TAKEOVER),
+        methods: &[(Method::GET, Reads(Handler::TakeoverPlan)), (Method::POST, Writes(Handler::Takeover))],
     },
+    Route { path: OfShard(shards::SWITCHOVER), methods: &[(Method::POST, Writes(Handler::Switchover))] },
+    Route { path: OfShard(shards::LOST_WRITES), methods: &[(Method::GET, Reads(Handler::LostWrites))] },
     Route {
         path: Under(ADMIN),
         methods: &[
@@ -143,9 +149,12 @@ impl Route {
         match self.path {
             Is(exactly) => exactly,
             Under(kv::UNDER) => "/v1/kv/{key}",
-            Under(shards::UNDER) => "/admin/v1/shards/{shard}",
             Under(ADMIN) => "/admin/v1/{operation}",
             Under(beginning) => beginning,
+            OfShard(shards::TAKEOVER) => "/admin/v1/shards/{shard}/takeover",
+            OfShard(shards::SWITCHOVER) => "/admin/v1/shards/{shard}/switchover",
+            OfShard(shards::LOST_WRITES) => "/admin/v1/shards/{shard}/lost-writes",
+            OfShard(deed) => deed,
         }
     }
 
@@ -153,6 +162,7 @@ impl Route {
         match self.path {
             Is(exactly) => path == exactly,
             Under(beginning) => path.starts_with(beginning),
+            OfShard(deed) => shards::shard_of(path, deed).is_some(),
         }
     }
 
@@ -185,7 +195,7 @@ pub(super) struct Entry(usize, &'static Route);
 impl Entry {
     /// Its answer may be a stream, which hyper alone writes.
     pub(super) fn may_stream(self) -> bool {
-        matches!(self.1.path, Under(shards::UNDER))
+        matches!(self.1.path, OfShard(shards::LOST_WRITES))
     }
 }
 
@@ -254,8 +264,10 @@ async fn answer(asked: &Asked<'_>, route: Option<&Route>, upload: &mut Upload<'_
         Handler::Metrics => monitor::metrics(asked).await,
         Handler::ResetReplica => operate::reset_replica(asked).await,
         Handler::Checksum => operate::checksum(asked).await,
-        Handler::ShardRead => shards::read(asked).await,
-        Handler::ShardDo => shards::act(asked).await,
+        Handler::TakeoverPlan => shards::plan(asked).await,
+        Handler::Takeover => shards::take_over(asked).await,
+        Handler::Switchover => shards::switch_over(asked).await,
+        Handler::LostWrites => shards::lost_writes(asked),
         Handler::NotBuilt => {
             controls::refuse_unknown(headers, controls::DATA)?;
             Err(Problem::not_built(format_args!("{method} {}", uri.path().escape_debug())))
@@ -316,6 +328,8 @@ mod tests {
         assert_eq!(route("/v1/kv//a/../").deed(&Method::GET), Some(Reads(Handler::KvGet)));
         assert_eq!(route("/admin/v1/status").deed(&Method::GET), Some(Reads(Handler::Status)));
         assert_eq!(route("/admin/v1/takeover").deed(&Method::POST), Some(Writes(NotBuilt)));
+        assert_eq!(route("/admin/v1/shards/a/takeover").deed(&Method::GET), Some(Reads(Handler::TakeoverPlan)));
+        assert_eq!(route("/admin/v1/shards/a/takeover/").deed(&Method::GET), Some(Reads(NotBuilt)));
     }
 
     #[tokio::test]

@@ -22,81 +22,75 @@ use super::params::{self, Accepts, Params, Plus};
 use super::reply::Reply;
 use crate::store::Applied;
 
+/// What is asked about a shard: the end of the path, behind its name.
+pub(super) const TAKEOVER: &str = "/takeover";
+pub(super) const SWITCHOVER: &str = "/switchover";
+pub(super) const LOST_WRITES: &str = "/lost-writes";
+
 /// The path under which shards stand.
-pub(super) const UNDER: &str = "/admin/v1/shards/";
+const UNDER: &str = "/admin/v1/shards/";
 
 /// One JSON document per line.
 const NDJSON: &str = "application/x-ndjson";
 
-const LOST_WRITES: Accepts = Accepts { own: &[], controls: &[], not_built: &[] };
-const PLAN: Accepts = Accepts { own: &["to"], controls: controls::TIME, not_built: &[] };
-const TAKEOVER: Accepts = Accepts { own: &["to", "force"], controls: controls::TIME, not_built: &[] };
-const SWITCHOVER: Accepts = Accepts { own: &["to"], controls: controls::TIME, not_built: &[] };
-
-/// GET: `takeover`, the plan; `lost-writes`.
-pub(super) async fn read(asked: &Asked<'_>) -> Result<Reply, Problem> {
-    let (shard, deed) = place(asked)?;
-    match deed.as_str() {
-        "takeover" => plan(asked, &shard).await,
-        "lost-writes" => lost_writes(asked, &shard),
-        _ => Err(unknown(asked)),
-    }
-}
+const OF_LOST_WRITES: Accepts = Accepts { own: &[], controls: &[], not_built: &[] };
+const OF_PLAN: Accepts = Accepts { own: &["to"], controls: controls::TIME, not_built: &[] };
+const OF_TAKEOVER: Accepts = Accepts { own: &["to", "force"], controls: controls::TIME, not_built: &[] };
+const OF_SWITCHOVER: Accepts = Accepts { own: &["to"], controls: controls::TIME, not_built: &[] };
 
 /// A line of JSON for each lost write, as long as it takes: the ledgers are read while the answer is sent.
-fn lost_writes(asked: &Asked<'_>, shard: &str) -> Result<Reply, Problem> {
-    asked.query(&LOST_WRITES)?;
-    controls::refuse_unknown(asked.headers(), LOST_WRITES.controls)?;
-    let lines = asked.api.store.lost_writes(shard).map_err(problem)?;
+pub(super) fn lost_writes(asked: &Asked<'_>) -> Result<Reply, Problem> {
+    let shard = shard(asked, LOST_WRITES)?;
+    asked.query(&OF_LOST_WRITES)?;
+    controls::refuse_unknown(asked.headers(), OF_LOST_WRITES.controls)?;
+    let lines = asked.api.store.lost_writes(&shard).map_err(problem)?;
     let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
     Ok(Reply::new(StatusCode::OK).line("cache-control", "no-store").line("content-type", NDJSON).stream(body))
 }
 
-async fn plan(asked: &Asked<'_>, shard: &str) -> Result<Reply, Problem> {
-    let params = asked.query(&PLAN)?;
-    let deadline = asked.controls(&params, &PLAN)?.deadline;
-    let plan = asked.in_time(deadline, asked.store().takeover_plan(shard, params.text("to")?)).await?;
+/// What a takeover would come to.
+pub(super) async fn plan(asked: &Asked<'_>) -> Result<Reply, Problem> {
+    let shard = shard(asked, TAKEOVER)?;
+    let params = asked.query(&OF_PLAN)?;
+    let deadline = asked.controls(&params, &OF_PLAN)?.deadline;
+    let plan = asked.in_time(deadline, asked.store().takeover_plan(&shard, params.text("to")?)).await?;
     Ok(answer::json(&plan.map_err(problem)?))
 }
 
-/// POST: `takeover` and `switchover`.
-pub(super) async fn act(asked: &Asked<'_>) -> Result<Reply, Problem> {
-    let (shard, deed) = place(asked)?;
-    match deed.as_str() {
-        "takeover" => take_over(asked, &shard).await,
-        "switchover" => switch_over(asked, &shard).await,
-        _ => Err(unknown(asked)),
-    }
-}
-
-async fn take_over(asked: &Asked<'_>, shard: &str) -> Result<Reply, Problem> {
-    let params = asked.query(&TAKEOVER)?;
-    let deadline = asked.controls(&params, &TAKEOVER)?.deadline;
+/// This node is to lead, for the leader is gone.
+pub(super) async fn take_over(asked: &Asked<'_>) -> Result<Reply, Problem> {
+    let shard = shard(asked, TAKEOVER)?;
+    let params = asked.query(&OF_TAKEOVER)?;
+    let deadline = asked.controls(&params, &OF_TAKEOVER)?.deadline;
     let (to, force) = (target(&params)?, is_forced(&params)?);
-    let taken = asked.in_time(deadline, asked.api.store.take_over(shard, to, force)).await.map_err(late)?;
+    let taken = asked.in_time(deadline, asked.api.store.take_over(&shard, to, force)).await.map_err(late)?;
     Ok(answer::json(&taken.map_err(problem)?))
 }
 
-async fn switch_over(asked: &Asked<'_>, shard: &str) -> Result<Reply, Problem> {
-    let params = asked.query(&SWITCHOVER)?;
-    let deadline = asked.controls(&params, &SWITCHOVER)?.deadline;
+/// This node, the leader, is to hand over.
+pub(super) async fn switch_over(asked: &Asked<'_>) -> Result<Reply, Problem> {
+    let shard = shard(asked, SWITCHOVER)?;
+    let params = asked.query(&OF_SWITCHOVER)?;
+    let deadline = asked.controls(&params, &OF_SWITCHOVER)?.deadline;
     // The store keeps the deadline itself, but for the moment in which it cannot go back any more.
     let overtime = deadline + OVERTIME;
-    let handed = asked.in_time(overtime, asked.api.store.switch_over(shard, target(&params)?, deadline)).await;
+    let handed = asked.in_time(overtime, asked.api.store.switch_over(&shard, target(&params)?, deadline)).await;
     Ok(answer::json(&handed.map_err(late)?.map_err(problem)?))
 }
 
 /// A hand-over that is under way when its time ends is at its end so soon.
 const OVERTIME: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// The shard, and what is asked about it.
-fn place(asked: &Asked<'_>) -> Result<(String, String), Problem> {
-    let path = asked.parts.uri.path().strip_prefix(UNDER).unwrap_or_default();
-    let (shard, deed) = path.rsplit_once('/').ok_or_else(|| unknown(asked))?;
+/// The name of the shard that a path asks about, as it came; none: the path asks for something else.
+pub(super) fn shard_of<'a>(path: &'a str, deed: &str) -> Option<&'a str> {
+    path.strip_prefix(UNDER)?.strip_suffix(deed)
+}
+
+fn shard(asked: &Asked<'_>, deed: &str) -> Result<String, Problem> {
+    let shard = shard_of(asked.parts.uri.path(), deed).unwrap_or_default();
     let bytes = params::decode(shard.as_bytes(), Plus::Plus)
         .map_err(|_| Problem::bad_request("in the path, % is not followed by two hex digits"))?;
-    let shard = std::str::from_utf8(&bytes).map_err(|_| Problem::bad_request("the shard's name is not UTF-8"))?;
-    Ok((shard.to_owned(), deed.to_owned()))
+    String::from_utf8(bytes.to_vec()).map_err(|_| Problem::bad_request("the shard's name is not UTF-8"))
 }
 
 fn target(params: &Params) -> Result<&str, Problem> {
@@ -114,8 +108,4 @@ fn is_forced(params: &Params) -> Result<bool, Problem> {
 
 fn late(problem: Problem) -> Problem {
     problem.applied(Applied::Unknown).hint("it may still be done: kv status says who leads")
-}
-
-fn unknown(asked: &Asked<'_>) -> Problem {
-    Problem::not_built(format_args!("{} {}", asked.parts.method, asked.parts.uri.path().escape_debug()))
 }

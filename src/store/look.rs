@@ -1,14 +1,13 @@
 //! A look at the node for its metrics: what is seen by looking, and not counted.
 
 use super::Store;
-use super::report::{duty_name, replica_state};
+use super::report::{duty_name, lag_ms, replica_state, silent_ms};
 use crate::clock::millis;
 use crate::config::{Shard, Topology};
 use crate::metrics::scrape::{CacheSeen, CopySeen, PeerSeen, ReplicaSeen, Scrape};
 use crate::metrics::{Labels, Process};
 use crate::peer::{Contact, Kind, RefusalCode};
 use crate::replication::pair::leader::Replica;
-use crate::replication::pair::wire::Lag;
 use crate::replication::pair::{FollowState, Pair};
 use crate::types::NodeName;
 
@@ -115,7 +114,7 @@ impl Store {
         let (lags, now) = (pair.lags().await, self.clock.now());
         let seen = |name: &NodeName, replica: &Replica, snapshot| {
             let lag = lags.iter().find(|lag| lag.replica == name.as_str());
-            let silent_ms = replica.last_poll.map(|last| millis(now.saturating_duration_since(last)));
+            let silent_ms = silent_ms(replica, now);
             ReplicaSeen {
                 name: name.to_string(),
                 state: replica_state(replica, lag, snapshot, now),
@@ -129,26 +128,5 @@ impl Store {
             let replicas = leader.replicas();
             replicas.map(|(name, replica)| seen(name, replica, leader.is_receiving_snapshot(name, now))).collect()
         })
-    }
-}
-
-/// How old the oldest entry is that a replica lacks. When the log does not hold it any more, it is about as old as the
-/// replica's last poll; and not known, when there was none.
-fn lag_ms(lag: &Lag, silent_ms: Option<u64>) -> Option<u64> {
-    let is_known = lag.entries == 0 || lag.ms > 0;
-    if is_known { Some(lag.ms) } else { silent_ms }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lag_of_entries_that_left_the_log_is_the_time_since_the_last_poll() {
-        let lag = |entries, ms| Lag { replica: "A/1".into(), entries, ms };
-        assert_eq!(lag_ms(&lag(0, 0), Some(90)), Some(0));
-        assert_eq!(lag_ms(&lag(3, 70), Some(90)), Some(70));
-        assert_eq!(lag_ms(&lag(3, 0), Some(90)), Some(90));
-        assert_eq!(lag_ms(&lag(3, 0), None), None);
     }
 }

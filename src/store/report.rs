@@ -188,7 +188,7 @@ impl Store {
                 name: name.to_string(),
                 cursor: replica.cursor.is_some().then(|| replica.acknowledged().0),
                 lag_entries: lag.map(|lag| lag.entries),
-                lag_ms: lag.map(|lag| lag.ms),
+                lag_ms: lag.and_then(|lag| lag_ms(lag, silent_ms(&replica, now))),
                 state: if lost { "leader-lost-data" } else { replica_state(&replica, lag, snapshot, now) }.into(),
                 since_ms: if lost { Some(pair.duty_since()) } else { silent_since(pair, &replica, now) }
                     .map(|since| millis(now.saturating_duration_since(since))),
@@ -200,7 +200,10 @@ impl Store {
     /// `/readyz`: whether this node can do what is asked about, a line per check.
     #[must_use]
     pub fn readiness(&self, question: Readiness) -> Vec<Check> {
-        let of_copy = |pair| [Some(check_store(pair)), Some(check_duty(pair, question)), check_disk(pair, question)];
+        let of_copy = |pair| {
+            let (disk, refusal) = (check_disk(pair, question), check_refusal(pair, question));
+            [Some(check_store(pair)), Some(check_duty(pair, question)), disk, refusal]
+        };
         let of_copies = self.copies.values().flat_map(|pair| of_copy(pair)).flatten();
         of_copies.chain([self.check_placement()]).collect()
     }
@@ -269,6 +272,18 @@ pub(super) fn replica_state(replica: &Replica, lag: Option<&Lag>, snapshot: bool
     }
 }
 
+/// For how long a replica has not polled; none: it never did.
+pub(super) fn silent_ms(replica: &Replica, now: Instant) -> Option<u64> {
+    replica.last_poll.map(|last| millis(now.saturating_duration_since(last)))
+}
+
+/// How old the oldest entry is that a replica lacks. When the log does not hold it any more, it is about as old as the
+/// replica's last poll; and not known, when there was none.
+pub(super) fn lag_ms(lag: &Lag, silent_ms: Option<u64>) -> Option<u64> {
+    let is_known = lag.entries == 0 || lag.ms > 0;
+    if is_known { Some(lag.ms) } else { silent_ms }
+}
+
 fn check_store(pair: &Pair) -> Check {
     let ok = !pair.writer.published().is_failed();
     let detail = if ok { "takes reads and writes" } else { "a commit failed: restart the node" };
@@ -278,8 +293,17 @@ fn check_store(pair: &Pair) -> Check {
 /// A line only when the disk is low: it keeps a node from writes, and from nothing else.
 fn check_disk(pair: &Pair, question: Readiness) -> Option<Check> {
     let detail = pair.disk_is_low()?;
-    let verdict = if question == Readiness::Writes { Verdict::Failed } else { Verdict::Warning };
-    Some(Check { name: format!("disk {}", pair.shard.name), verdict, detail })
+    Some(Check { name: format!("disk {}", pair.shard.name), verdict: keeps_from_writes(question), detail })
+}
+
+/// A line only when a leader refuses writes rather than let more be at risk: its reads go on.
+fn check_refusal(pair: &Pair, question: Readiness) -> Option<Check> {
+    let detail = format!("refuses writes: {}", pair.refuses_more()?);
+    Some(Check { name: format!("writes {}", pair.shard.name), verdict: keeps_from_writes(question), detail })
+}
+
+fn keeps_from_writes(question: Readiness) -> Verdict {
+    if question == Readiness::Writes { Verdict::Failed } else { Verdict::Warning }
 }
 
 fn check_duty(pair: &Pair, question: Readiness) -> Check {
@@ -301,4 +325,18 @@ fn check_duty(pair: &Pair, question: Readiness) -> Check {
         Readiness::Writes => pair.is_leading(),
     };
     Check { name: format!("shard {}", pair.shard.name), verdict: Verdict::of(ok), detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_of_entries_that_left_the_log_is_the_time_since_the_last_poll() {
+        let lag = |entries, ms| Lag { replica: "A/1".into(), entries, ms };
+        assert_eq!(lag_ms(&lag(0, 0), Some(90)), Some(0));
+        assert_eq!(lag_ms(&lag(3, 70), Some(90)), Some(70));
+        assert_eq!(lag_ms(&lag(3, 0), Some(90)), Some(90));
+        assert_eq!(lag_ms(&lag(3, 0), None), None);
+    }
 }

@@ -126,6 +126,11 @@ fn leader_without_its_replicas_refuses_writes_where_the_file_asks_for_them() {
     assert!(detail.contains("0 of 1 replicas") && detail.contains("min_replicas = 1"), "{body:#}");
     assert!(body["hint"].as_str().unwrap().contains("replication.min_replicas"), "{body:#}");
     refused(&put(&cluster, STRANGER, "forwarded"), 503, "too-few-replicas");
+    let says = |answer: &Response, line: &str| answer.text().lines().any(|said| said.starts_with(line));
+    let ready = cluster.get(A, "/readyz").expect(200);
+    assert!(says(&ready, "WARNING writes "), "{ready:?}");
+    let for_writes = cluster.get(A, "/readyz?for=writes").expect(503);
+    assert!(says(&for_writes, "FAILED writes "), "{for_writes:?}");
     // A leader that starts has heard nobody yet.
     cluster.kill9(A);
     cluster.restart(A);

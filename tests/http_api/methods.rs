@@ -5,7 +5,7 @@ use crate::support::Request;
 use crate::support::problem::{refused, well_formed};
 
 /// Routes that are built, with the methods that API.md gives them.
-const ROUTES: [(&str, &[&str]); 10] = [
+const ROUTES: [(&str, &[&str]); 14] = [
     ("/set?key=methods&value=v", &["GET", "PUT", "POST"]),
     ("/get?key=methods", &["GET", "HEAD"]),
     ("/delete?key=methods", &["GET", "POST", "DELETE"]),
@@ -16,6 +16,10 @@ const ROUTES: [(&str, &[&str]); 10] = [
     ("/livez", &["GET", "HEAD"]),
     ("/readyz", &["GET", "HEAD"]),
     ("/admin/v1/status", &["GET", "HEAD"]),
+    ("/v1/receipt?key=methods&version=1.1.1", &["GET", "HEAD"]),
+    ("/admin/v1/shards/S0/takeover", &["GET", "HEAD", "POST"]),
+    ("/admin/v1/shards/S0/switchover", &["POST"]),
+    ("/admin/v1/shards/S0/lost-writes", &["GET", "HEAD"]),
 ];
 
 #[test]
@@ -44,6 +48,15 @@ fn other_methods_are_405_and_name_those_that_are_taken() {
             }
             assert!(!answer.allow().contains(&other), "{other} of {target}: {answer:?}");
         }
+    }
+}
+
+#[test]
+fn what_is_done_to_a_shard_is_never_done_by_get_nor_read_by_post() {
+    let api = api();
+    for (method, deed) in [("GET", "switchover"), ("POST", "lost-writes")] {
+        let target = format!("/admin/v1/shards/{}/{deed}", api.shard_name(0));
+        refused(&api.send(api.leader(0), &Request::new(method, &target)), 405, "method-not-allowed");
     }
 }
 

@@ -1,4 +1,4 @@
-//! A leader and its replicas (REPLICATION.md, rules 5 to 14 and 24).
+//! A leader and its replicas (REPLICATION.md, rules 5 to 14 and 17 to 25).
 //!
 //! ```text
 //!   replica                                     leader
@@ -10,8 +10,8 @@
 //!
 //! What is decided is in pure code: [`leader`] (what a poll means, what may leave the log), [`follower`] (what an answer
 //! means, how fresh the copy is), [`diverged`] (where a copy and its leader part), [`opening`] (whether a node may lead at
-//! its start), [`takeover`] (whether one may take over), and [`risk`] (what is on one disk only, and whether more of it may
-//! be). What is done stands in [`roles`] (lead or follow, as the map says), [`lead`], [`polls`], [`witness`], [`follow`],
+//! its start), [`takeover`] (whether one may take over), [`risk`] (what is on one disk only, and whether more of it may
+//! be), and [`receipt`] (whether a write lasted). What is done stands in [`roles`] (lead or follow, as the map says), [`lead`], [`polls`], [`witness`], [`follow`],
 //! [`receive`], [`returning`], [`reset`], [`promote`], [`switchover`] and [`acks`], and the two meet in [`Pair`].
 
 pub mod acks;

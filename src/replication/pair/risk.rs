@@ -187,8 +187,10 @@ fn seen(leader: &Leader, next: Seq, now: Instant) -> String {
             Some(last) => format!("{name} was heard {} ms ago", now.saturating_duration_since(last).as_millis()),
             None => format!("{name} was not heard since this leader began"),
         };
-        let lacks = next.since(replica.acknowledged()).saturating_sub(1);
-        format!("{heard}, and is not known to have the last {lacks}")
+        match next.since(replica.acknowledged()).saturating_sub(1) {
+            0 => format!("{heard}, and has everything"),
+            lacks => format!("{heard}, and is not known to have the last {lacks}"),
+        }
     };
     leader.replicas().map(one).collect::<Vec<_>>().join("; ")
 }

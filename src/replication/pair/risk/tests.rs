@@ -132,6 +132,8 @@ fn check_counts_entries_with_the_one_that_would_come_next() {
     assert!(why.contains("A/2 was not heard since this leader began"), "{why}");
     bench.heard("A/2", 11);
     assert_eq!(bench.check(14, limits), Ok(()));
+    let seen = seen(&bench.leader, Seq(11), bench.clock.now());
+    assert!(seen.contains("A/1 was heard 0 ms ago, and has everything"), "{seen}");
 }
 
 #[test]
