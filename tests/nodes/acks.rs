@@ -98,6 +98,34 @@ async fn write_that_waits_is_done_when_a_copy_that_acknowledged_it_takes_over() 
     }
 }
 
+/// The bug: C had acknowledged the write and leads, but has given it up in between, for B, of which A had not heard. A said
+/// that it was done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_that_waits_is_unknown_when_a_copy_that_acknowledged_it_leads_only_after_another() {
+    let cluster = three().await;
+    cluster.net.cut(cluster.address(A), cluster.address(B));
+    let waiting = begin(&cluster, A, "alone", Wanted::All);
+    until("it is at C", async || {
+        let value = cluster.get_any(C, "alone").await.unwrap();
+        if value.is_some() { Ok(()) } else { Err("not yet".into()) }
+    })
+    .await;
+    until("the leader has heard", async || match cluster.status(A).await.at_risk_entries {
+        Some(0) => Ok(()),
+        other => Err(format!("{other:?} at risk")),
+    })
+    .await;
+    cluster.net.cut(cluster.address(A), cluster.address(C));
+    take_over(&cluster, B).await;
+    cluster.wait_same_at(B, C).await;
+    cluster.wait_state(C, "streaming").await;
+    take_over(&cluster, C).await;
+    cluster.net.heal(cluster.address(A), cluster.address(C));
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!((error.code, error.applied), (Code::NoLeader, Applied::Unknown), "{error:?}");
+    assert_eq!(read(&cluster.store(C), "alone").await.unwrap(), None, "and it is lost indeed");
+}
+
 /// A replica is away, and hundreds of writes wait for it that one node passed on: that node's reads are served meanwhile,
 /// and what finds no room is not written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
