@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ostraca::clock::Clock;
+use ostraca::config::Settings;
 use ostraca::store::ack::{Ack, Wanted};
 use ostraca::store::{Acks, Answer, Applied, Call, Code, Consistency, Error, Outcome, Reach, Store, Terms};
 use ostraca::types::RequestId;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
-use crate::cluster::{Cluster, end, put, read, until, until_true};
+use crate::cluster::{Cluster, end, put, read, settings, until, until_true};
+use crate::disk::Moment;
 
 const A: usize = 0;
 const B: usize = 1;
@@ -162,4 +165,37 @@ async fn forwarded_writes_that_wait_leave_room_for_reads() {
             assert_eq!(read(&cluster.store(A), key).await.unwrap().is_some(), is_there, "{key}");
         }
     }
+}
+
+/// The bug: a copy that was rewound, and is not whole before it comes to a later entry, acknowledged what it passed on its
+/// way there. It could not lead in its leader's place: nothing of that would have outlived the leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_that_waits_is_not_done_by_a_copy_that_was_rewound_and_is_not_whole() {
+    let mut cluster = Cluster::with(1, Settings { log_retain_bytes: 64 << 20, ..settings() });
+    (0..2).for_each(|node| cluster.start(node));
+    cluster.wait_leading().await;
+    cluster.put(A, "k", "1").await.unwrap();
+    cluster.wait_converged().await;
+    cluster.net.cut(cluster.address(A), cluster.address(B));
+    cluster.put(A, "k", "lost").await.unwrap();
+    take_over(&cluster, B).await;
+    cluster.wait_state(B, "leading").await;
+    let waiting = begin(&cluster, B, "waits", Wanted::All);
+    until_true("it is durable at B", || end(cluster.disk(B)).0 == 2).await;
+    for n in 0..4 {
+        cluster.put(B, &format!("large-{n}"), vec![0; 700 << 10]).await.unwrap(); // an answer to a poll holds two of them
+    }
+    let rewound = cluster.disk(A).hooks.stop_at(Moment::Rewound);
+    cluster.net.heal(cluster.address(A), cluster.address(B));
+    until_true("it is rewound", || rewound.has_arrived()).await;
+    let second = cluster.disk(A).hooks.stop_at_nth(Moment::Committed, 2);
+    rewound.let_go();
+    until_true("it has taken a part, and asked for the next", || second.has_arrived()).await;
+    let passed = end(cluster.disk(A)).0;
+    assert!((2..6).contains(&passed), "{passed}: on its way, and past the write");
+    sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished(), "{:?}", waiting.await);
+    second.let_go();
+    cluster.disk(A).hooks.clear();
+    assert_eq!(acks(waiting.await.unwrap().unwrap()), Acks { have: 2, of: 2 });
 }

@@ -130,7 +130,7 @@ impl Pair {
     #[must_use]
     pub fn lacking_replicas(&self, seq: Seq) -> Vec<NodeName> {
         let leader = self.leader.lock();
-        let lacking = leader.replicas().filter(|(_, replica)| replica.acknowledged() < seq);
+        let lacking = leader.replicas().filter(|(_, replica)| replica.counted() < seq);
         lacking.map(|(name, _)| name.clone()).collect()
     }
 

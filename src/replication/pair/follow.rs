@@ -96,7 +96,8 @@ impl Pair {
     async fn poll(&self) -> Result<PollAnswer, CallError> {
         let leader = self.current_leader();
         let cursor = self.writer.published().with_history(|history| history.cursor());
-        let body = Poll { shard_uid: self.uid(), cursor }.encode();
+        let is_unsettled = self.settles_at.lock().is_some();
+        let body = Poll { shard_uid: self.uid(), cursor, is_unsettled }.encode();
         let wait = self.around.settings.poll_interval + ANSWER_WAIT;
         Ok(PollAnswer::decode(self.ask_leader(leader, Class::Replication, Kind::Poll, body, wait).await?)?)
     }
