@@ -85,6 +85,9 @@ impl Pair {
                 if let Some(uid) = adopt {
                     self.adopt(uid).await?;
                 }
+                if self.is_beyond(end) {
+                    return self.receive_snapshot(None).await;
+                }
                 self.append(sent, end, entries).await
             }
             Step::Snapshot => self.receive_snapshot(None).await,
