@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ostraca::config::Settings;
 use ostraca::store::operate::Refused;
+use ostraca::store::view::Readiness;
 use tokio::time::sleep;
 
 use crate::cluster::{Cluster, settings, until, until_true};
@@ -209,6 +210,8 @@ async fn return_with_a_trimmed_log_lists_what_its_records_still_show_and_takes_a
     cut_off(&cluster, A, &[B], false);
     until_true("A receives a snapshot", || receiving.has_arrived()).await;
     assert!(cluster.get_any(A, "k5").await.is_err(), "it knows that this is lost");
+    let checks = cluster.store(A).readiness(Readiness::Reads);
+    assert!(checks.iter().any(|check| !check.verdict.passes()), "and says that it serves no reads: {checks:?}");
     receiving.let_go();
     cluster.disk(A).hooks.clear();
     cluster.wait_state(A, "streaming").await;
