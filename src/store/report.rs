@@ -293,13 +293,7 @@ fn check_duty(pair: &Pair, question: Readiness) -> Check {
         }
         Duty::Following if pair.had_full_copy() && !pair.serves_any() => {
             let state = pair.follow_state();
-            (
-                false,
-                format!(
-                    "replica, {}: it is not on its leader's history, and serves nothing before it is",
-                    state.name()
-                ),
-            )
+            (false, format!("replica, {}: off-history, it serves nothing before it is back", state.name()))
         }
         Duty::Following if pair.had_full_copy() => {
             (true, format!("replica, {}, at seq {}", pair.follow_state().name(), pair.writer.published().end()))
