@@ -200,19 +200,20 @@ async fn try_read_in_session(
     // it has seen it: so it is announced first.
     let announced = published.end();
     let beyond = engine.entries(announced, 1).map_err(|error| storage_failed(&error, Applied::No))?;
-    if beyond != Entries::Found(Vec::new()) {
-        let is_announced = is_announced(pair, announced.next()).await;
-        // What was waited for may be another entry in its place: the copy may have left that history, and taken it back.
-        let still_serves = if leads { pair.is_leading() } else { pair.serves_sessions(clock.now()) };
-        if !is_announced || !still_serves {
-            return Err(not_leading(pair));
-        }
+    if beyond != Entries::Found(Vec::new()) && !is_announced(pair, announced.next()).await {
+        return Err(not_leading(pair));
+    }
+    // What was looked at first may not be what was read, nor what was waited for: the copy may have left that history
+    // meanwhile, and taken it back.
+    if !(if leads { pair.is_leading() } else { pair.serves_sessions(clock.now()) }) {
+        return Err(not_leading(pair));
     }
     let position = published.with_history(|history| {
-        let is_same = Arc::ptr_eq(&engine, &published.engine());
+        let has_reached = since.is_none_or(|position| reached(history, position) == Reached::Yes);
+        let is_same = has_reached && Arc::ptr_eq(&engine, &published.engine());
         is_same.then(|| history.cursor().map(|cursor| position_of(&cursor)))
     });
-    let Some(position) = position else { return Err(not_leading(pair)) }; // another file has taken this one's place meanwhile
+    let Some(position) = position else { return Err(not_leading(pair)) }; // another file, or history, has taken its place meanwhile
     let outcome = outcome_of(&call.operation, found);
     Ok(Answer {
         outcome,

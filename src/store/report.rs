@@ -315,6 +315,10 @@ fn check_duty(pair: &Pair, question: Readiness) -> Check {
             let state = pair.follow_state();
             (false, format!("replica, off-history: {}", state.problem().unwrap_or_default()))
         }
+        Duty::Following if pair.had_full_copy() && !pair.serves_any() => {
+            let state = pair.follow_state();
+            (false, format!("replica, {}: off-history, it serves nothing before it is back", state.name()))
+        }
         Duty::Following if pair.had_full_copy() => {
             (true, format!("replica, {}, at seq {}", pair.follow_state().name(), pair.writer.published().end()))
         }

@@ -365,7 +365,8 @@ mod tests {
             remaining: Duration::from_millis(20),
             class: Class::Replication,
         };
-        let poll = Poll { shard_uid: store.copies[&ShardIndex(0)].uid(), cursor: cursor_of.map(Entry::cursor) };
+        let shard_uid = store.copies[&ShardIndex(0)].uid();
+        let poll = Poll { shard_uid, cursor: cursor_of.map(Entry::cursor), is_unsettled: false };
         let reply = store.handle(Request { envelope, body: poll.encode() }).await;
         assert_eq!(reply.status, Status::Served);
         match PollAnswer::decode(reply.body).unwrap() {

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ostraca::clock::Clock;
+use ostraca::config::Settings;
 use ostraca::store::ack::{Ack, Wanted};
 use ostraca::store::{Acks, Answer, Applied, Call, Code, Consistency, Error, Outcome, Reach, Store, Terms, Wishes};
 use ostraca::types::RequestId;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
-use crate::cluster::{Cluster, end, put, read, until, until_true};
+use crate::cluster::{Cluster, end, put, read, settings, until, until_true};
+use crate::disk::Moment;
 
 const A: usize = 0;
 const B: usize = 1;
@@ -97,6 +100,34 @@ async fn write_that_waits_is_done_when_a_copy_that_acknowledged_it_takes_over() 
     }
 }
 
+/// The bug: C had acknowledged the write and leads, but has given it up in between, for B, of which A had not heard. A said
+/// that it was done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_that_waits_is_unknown_when_a_copy_that_acknowledged_it_leads_only_after_another() {
+    let cluster = three().await;
+    cluster.net.cut(cluster.address(A), cluster.address(B));
+    let waiting = begin(&cluster, A, "alone", Wanted::All);
+    until("it is at C", async || {
+        let value = cluster.get_any(C, "alone").await.unwrap();
+        if value.is_some() { Ok(()) } else { Err("not yet".into()) }
+    })
+    .await;
+    until("the leader has heard", async || match cluster.status(A).await.at_risk_entries {
+        Some(0) => Ok(()),
+        other => Err(format!("{other:?} at risk")),
+    })
+    .await;
+    cluster.net.cut(cluster.address(A), cluster.address(C));
+    take_over(&cluster, B).await;
+    cluster.wait_same_at(B, C).await;
+    cluster.wait_state(C, "streaming").await;
+    take_over(&cluster, C).await;
+    cluster.net.heal(cluster.address(A), cluster.address(C));
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!((error.code, error.applied), (Code::NoLeader, Applied::Unknown), "{error:?}");
+    assert_eq!(read(&cluster.store(C), "alone").await.unwrap(), None, "and it is lost indeed");
+}
+
 /// A replica is away, and hundreds of writes wait for it that one node passed on: that node's reads are served meanwhile,
 /// and what finds no room is not written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,4 +164,37 @@ async fn forwarded_writes_that_wait_leave_room_for_reads() {
             assert_eq!(read(&cluster.store(A), key).await.unwrap().is_some(), is_there, "{key}");
         }
     }
+}
+
+/// The bug: a copy that was rewound, and is not whole before it comes to a later entry, acknowledged what it passed on its
+/// way there. It could not lead in its leader's place: nothing of that would have outlived the leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_that_waits_is_not_done_by_a_copy_that_was_rewound_and_is_not_whole() {
+    let mut cluster = Cluster::with(1, Settings { log_retain_bytes: 64 << 20, ..settings() });
+    (0..2).for_each(|node| cluster.start(node));
+    cluster.wait_leading().await;
+    cluster.put(A, "k", "1").await.unwrap();
+    cluster.wait_converged().await;
+    cluster.net.cut(cluster.address(A), cluster.address(B));
+    cluster.put(A, "k", "lost").await.unwrap();
+    take_over(&cluster, B).await;
+    cluster.wait_state(B, "leading").await;
+    let waiting = begin(&cluster, B, "waits", Wanted::All);
+    until_true("it is durable at B", || end(cluster.disk(B)).0 == 2).await;
+    for n in 0..4 {
+        cluster.put(B, &format!("large-{n}"), vec![0; 700 << 10]).await.unwrap(); // an answer to a poll holds two of them
+    }
+    let rewound = cluster.disk(A).hooks.stop_at(Moment::Rewound);
+    cluster.net.heal(cluster.address(A), cluster.address(B));
+    until_true("it is rewound", || rewound.has_arrived()).await;
+    let second = cluster.disk(A).hooks.stop_at_nth(Moment::Committed, 2);
+    rewound.let_go();
+    until_true("it has taken a part, and asked for the next", || second.has_arrived()).await;
+    let passed = end(cluster.disk(A)).0;
+    assert!((2..6).contains(&passed), "{passed}: on its way, and past the write");
+    sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished(), "{:?}", waiting.await);
+    second.let_go();
+    cluster.disk(A).hooks.clear();
+    assert_eq!(acks(waiting.await.unwrap().unwrap()), Acks { have: 2, of: 2 });
 }

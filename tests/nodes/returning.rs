@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ostraca::config::Settings;
 use ostraca::store::operate::Refused;
+use ostraca::store::view::Readiness;
 use tokio::time::sleep;
 
 use crate::cluster::{Cluster, settings, until, until_true};
@@ -138,6 +139,16 @@ async fn copy_that_was_rewound_serves_nothing_before_it_is_where_its_records_are
 /// one, and the copy takes a snapshot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copy_rewound_for_a_leader_that_is_replaced_before_it_settles_is_not_left_with_its_records() {
+    rewound_for_a_leader_that_is_replaced(10).await;
+}
+
+/// The bug: while the next leader wrote nothing, the copy waited for an entry that only the former one had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_rewound_for_a_leader_that_is_replaced_does_not_wait_for_writes_of_the_next_one() {
+    rewound_for_a_leader_that_is_replaced(0).await;
+}
+
+async fn rewound_for_a_leader_that_is_replaced(writes: usize) {
     let mut cluster = parted(kept()).await;
     cluster.wait_state(C, "streaming").await;
     until("C holds what B wrote", async || {
@@ -157,7 +168,7 @@ async fn copy_rewound_for_a_leader_that_is_replaced_before_it_settles_is_not_lef
     cut_off(&cluster, A, &[C], false);
     take_over(&cluster, C).await.unwrap();
     cluster.wait_state(C, "leading").await;
-    for n in 0..10 {
+    for n in 0..writes {
         cluster.put(C, &format!("c{n}"), "C").await.unwrap();
     }
     cluster.wait_state(A, "streaming").await;
@@ -195,7 +206,14 @@ async fn return_with_a_trimmed_log_lists_what_its_records_still_show_and_takes_a
     take_over(&cluster, B).await.unwrap();
     cluster.wait_state(B, "leading").await;
     cluster.put(B, "k3", "theirs").await.unwrap();
+    let receiving = cluster.disk(A).hooks.stop_at(Moment::Receiving);
     cut_off(&cluster, A, &[B], false);
+    until_true("A receives a snapshot", || receiving.has_arrived()).await;
+    assert!(cluster.get_any(A, "k5").await.is_err(), "it knows that this is lost");
+    let checks = cluster.store(A).readiness(Readiness::Reads);
+    assert!(checks.iter().any(|check| !check.verdict.passes()), "and says that it serves no reads: {checks:?}");
+    receiving.let_go();
+    cluster.disk(A).hooks.clear();
     cluster.wait_state(A, "streaming").await;
     cluster.wait_same(B).await;
     assert_eq!(cluster.disk(A).snapshots(), 1);

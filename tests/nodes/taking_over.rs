@@ -11,7 +11,7 @@ use ostraca::types::Version;
 use rand::RngExt;
 use tokio::time::sleep;
 
-use crate::cluster::{Cluster, until, until_true, write};
+use crate::cluster::{Cluster, read, until, until_true, write};
 use crate::disk::Moment;
 
 const A: usize = 0;
@@ -224,4 +224,22 @@ async fn takeovers_of_all_nodes_at_once_never_make_two_leaders_of_one_epoch() {
     })
     .await;
     cluster.put(3, "k", "quiet").await.unwrap();
+}
+
+/// The bug: a reset that had waited for the replica's poll to end came to it when the takeover had counted on the copy, and
+/// the node led with nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reset_that_waits_does_not_throw_away_what_a_takeover_counts_on() {
+    let cluster = Cluster::started(1).await;
+    cluster.put(0, "k", "1").await.unwrap();
+    cluster.wait_converged().await;
+    cluster.net.freeze(cluster.address(0), true); // the replica waits for the answer to its poll
+    let store = cluster.store(1);
+    let takeover = tokio::spawn(async move { store.take_over("S", "S/1", true).await });
+    sleep(Duration::from_millis(200)).await;
+    let deadline = ostraca::clock::Clock::real().now() + Duration::from_secs(20);
+    let reset = cluster.store(1).reset_replica("S/1", deadline).await;
+    assert!(matches!(&reset, Err(Refused::Conflict(_))), "{reset:?}");
+    assert_eq!(takeover.await.unwrap().unwrap().end, 1);
+    assert_eq!(read(&cluster.store(1), "k").await.unwrap().as_deref(), Some("1"));
 }

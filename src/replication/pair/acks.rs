@@ -15,8 +15,8 @@
 //! | `FORWARDED_MAX` that other nodes passed on | the next one is refused, nothing written: they take the room in which that node's other requests are served |
 //!
 //! When this leadership ends while a write waits, the view of the replicas that belongs to it is kept until the next one
-//! ends: a replica that has acknowledged the write and leads now has it, and so it lasts (rule 17 asks for "unknown" only
-//! where that is not known).
+//! ends: a replica that has acknowledged the write and leads next has it, and so it lasts (rule 17 asks for "unknown" only
+//! where that is not known). One that leads after another did, of which this node has not heard, may have taken it back.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ use super::{Leader, Pair};
 use crate::cluster::{Aside, Part};
 use crate::peer::server::SERVING_MAX;
 use crate::storage::writer::Leave;
-use crate::types::{NodeName, Seq};
+use crate::types::{Epoch, NodeName, Seq};
 
 /// Forwarded writes that wait at once. A node serves so many requests of another at once, and reads no more of them then:
 /// writes that wait for a replica which is away must not keep reads waiting.
@@ -48,6 +48,8 @@ pub(super) struct Acks {
     arrived: Notify,
     /// The view of the leadership before this one, with what its replicas had acknowledged.
     former: Mutex<Option<Leader>>,
+    /// The epoch that this node handed over last: nobody led between.
+    handed_over: Mutex<Option<Epoch>>,
 }
 
 impl Acks {
@@ -61,6 +63,11 @@ impl Acks {
         if self.are_expected() {
             self.arrived.notify_waiters();
         }
+    }
+
+    /// This node yields to the leader of that epoch.
+    pub(super) fn handed_over(&self, to: &Epoch) {
+        *self.handed_over.lock() = Some(to.clone());
     }
 
     /// A leadership has ended, and this was its view.
@@ -123,7 +130,7 @@ impl Pair {
     #[must_use]
     pub fn lacking_replicas(&self, seq: Seq) -> Vec<NodeName> {
         let leader = self.leader.lock();
-        let lacking = leader.replicas().filter(|(_, replica)| replica.acknowledged() < seq);
+        let lacking = leader.replicas().filter(|(_, replica)| replica.counted() < seq);
         lacking.map(|(name, _)| name.clone()).collect()
     }
 
@@ -179,9 +186,15 @@ impl Expected<'_> {
 
     /// Another leads by now, or is about to.
     fn outcome_elsewhere(&self, epoch: u64, seq: Seq, wanted: u32) -> Waited {
-        let leader = self.next_leader();
-        let known = self.pair.with_view(epoch, |view| (view.has_acknowledged(&leader, seq), view.acknowledged(seq)));
-        match known {
+        let next = self.next_epoch();
+        // A copy that led only after another one did may have given up what it had acknowledged here.
+        let is_next =
+            epoch.checked_add(1) == Some(next.number) || *self.pair.acks.handed_over.lock() == Some(next.clone());
+        if !is_next {
+            return Waited::Fenced;
+        }
+        let look = |view: &Leader| (view.has_acknowledged(&next.leader, seq), view.acknowledged(seq));
+        match self.pair.with_view(epoch, look) {
             Some((true, replicas)) if replicas >= wanted => Waited::Enough { replicas },
             Some((true, replicas)) => Waited::Handed { replicas },
             _ => Waited::Fenced,
@@ -189,10 +202,10 @@ impl Expected<'_> {
     }
 
     /// Who leads, or is to lead: this node has yielded to it, or promised.
-    fn next_leader(&self) -> NodeName {
+    fn next_epoch(&self) -> Epoch {
         match self.pair.part() {
-            Part::StandAside(Aside::Yielded(epoch) | Aside::Promised(epoch)) => epoch.leader,
-            _ => self.pair.around.map.leader_of(&self.pair.shard).name.clone(),
+            Part::StandAside(Aside::Yielded(epoch) | Aside::Promised(epoch)) => epoch,
+            _ => self.pair.epoch(),
         }
     }
 }

@@ -85,6 +85,9 @@ impl Pair {
                 if let Some(uid) = adopt {
                     self.adopt(uid).await?;
                 }
+                if self.is_beyond(end) {
+                    return self.receive_snapshot(None).await;
+                }
                 self.append(sent, end, entries).await
             }
             Step::Snapshot => self.receive_snapshot(None).await,
@@ -96,7 +99,8 @@ impl Pair {
     async fn poll(&self) -> Result<PollAnswer, CallError> {
         let leader = self.current_leader();
         let cursor = self.writer.published().with_history(|history| history.cursor());
-        let body = Poll { shard_uid: self.uid(), cursor }.encode();
+        let is_unsettled = self.settles_at.lock().is_some();
+        let body = Poll { shard_uid: self.uid(), cursor, is_unsettled }.encode();
         let wait = self.around.settings.poll_interval + ANSWER_WAIT;
         Ok(PollAnswer::decode(self.ask_leader(leader, Class::Replication, Kind::Poll, body, wait).await?)?)
     }

@@ -132,6 +132,8 @@ pub struct Follower {
     had_full_copy: bool,
     /// It was rewound, and is not where it is whole yet.
     is_unsettled: bool,
+    /// It is not on the history of the leader that it asked last, whatever it has been doing since.
+    is_off: bool,
     /// Sending time of the last poll whose announced end is applied (rule 24).
     fresh_as_of: Option<Instant>,
     /// The leader's end as it announced it last, and when that was.
@@ -150,6 +152,7 @@ impl Follower {
             reported: None,
             had_full_copy,
             is_unsettled: false,
+            is_off: false,
             fresh_as_of: None,
             heard: None,
             pending: VecDeque::new(),
@@ -175,6 +178,7 @@ impl Follower {
         if self.state.name() != state.name() {
             self.since = Some(now);
         }
+        self.is_off |= matches!(state, FollowState::Returning | FollowState::OffHistory(_));
         self.state = state;
         let lasts = self.since.is_some_and(|since| now.saturating_duration_since(since) >= REPORT_AFTER);
         let passes = matches!(self.state, FollowState::Away(_) | FollowState::CatchingUp);
@@ -194,7 +198,7 @@ impl Follower {
     /// Whether it may serve as a replica: not a copy that knows that it is not on its leader's history.
     #[must_use]
     pub fn may_serve(&self) -> bool {
-        self.had_full_copy && !matches!(self.state, FollowState::Returning | FollowState::OffHistory(_))
+        self.had_full_copy && !self.is_off
     }
 
     /// It is rewound: it is not whole, whatever is applied, until it has settled. How old it is, nobody knows.
@@ -205,11 +209,12 @@ impl Follower {
 
     /// It is where its records are what its history says.
     pub fn settled(&mut self) {
-        (self.had_full_copy, self.is_unsettled) = (true, false);
+        (self.had_full_copy, self.is_unsettled, self.is_off) = (true, false, false);
     }
 
-    /// A poll sent then was answered with this end.
+    /// A poll sent then was answered with this end: the copy is on that leader's history.
     pub fn announced(&mut self, sent: Instant, end: Seq) {
+        self.is_off = false;
         self.heard = Some((end, sent));
         if self.pending.len() < PENDING_MAX {
             self.pending.push_back((sent, end));
@@ -241,7 +246,7 @@ impl Follower {
     /// A snapshot has replaced the copy: what was announced before it says nothing about it.
     pub fn replaced(&mut self) {
         self.pending.clear();
-        (self.had_full_copy, self.is_unsettled) = (true, false);
+        (self.had_full_copy, self.is_unsettled, self.is_off) = (true, false, false);
     }
 
     /// The copy was thrown away: it holds nothing, and serves nothing until it is whole again.
@@ -293,6 +298,23 @@ mod tests {
             assert!(!follower.enter(passing.clone(), clock.now()), "{passing:?} was logged");
             assert!(follower.enter(FollowState::Streaming, clock.now()), "it is over");
         }
+    }
+
+    /// The bug: a copy off the history that received a snapshot, or whose leader went away, served what was lost.
+    #[test]
+    fn copy_off_the_history_serves_nothing_whatever_it_does_until_a_leader_takes_it() {
+        let (clock, off) = (Clock::manual(), FollowState::OffHistory(Halt { why: "why".into(), next: "next".into() }));
+        let doing =
+            [FollowState::Returning, FollowState::Snapshot { records: 0 }, FollowState::Away("no leader".into()), off];
+        let mut follower = Follower::new(true);
+        for state in doing.clone() {
+            follower.enter(state, clock.now());
+            assert!(!follower.may_serve(), "{follower:?}");
+        }
+        let mut taken = follower.clone();
+        taken.announced(clock.now(), Seq(10));
+        follower.replaced();
+        assert!(taken.may_serve() && follower.may_serve());
     }
 
     #[test]

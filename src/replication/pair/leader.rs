@@ -56,6 +56,8 @@ pub struct Replica {
     last_given: Option<Instant>,
     /// The queue's bound was reached, and it held the most: nothing is kept for it until it is back.
     pub given_up: bool,
+    /// It was rewound, and not whole yet when it polled last: what it holds counts for nothing (rule 21).
+    is_unsettled: bool,
     /// The acknowledgement is newer than what the file says.
     dirty: bool,
 }
@@ -119,8 +121,15 @@ impl Leader {
     pub fn new(configured: impl IntoIterator<Item = NodeName>, remembered: &[(NodeName, Option<Cursor>)]) -> Leader {
         let replicas = configured.into_iter().map(|name| {
             let cursor = remembered.iter().find(|(known, _)| *known == name).map(|(_, cursor)| cursor.clone());
-            let unheard =
-                Replica { cursor, last_poll: None, present_at: None, last_given: None, given_up: false, dirty: false };
+            let unheard = Replica {
+                cursor,
+                last_poll: None,
+                present_at: None,
+                last_given: None,
+                given_up: false,
+                is_unsettled: false,
+                dirty: false,
+            };
             (name, unheard)
         });
         Leader { replicas: replicas.collect(), pins: BTreeMap::new(), reign: None }
@@ -168,23 +177,30 @@ impl Leader {
         verdict
     }
 
+    /// Whether a replica that polled is on its way to where it is whole.
+    pub fn settles(&mut self, replica: &NodeName, is_unsettled: bool) {
+        if let Some(replica) = self.replicas.get_mut(replica) {
+            replica.is_unsettled = is_unsettled;
+        }
+    }
+
     /// How many replicas have acknowledged this seq.
     #[must_use]
     pub fn acknowledged(&self, seq: Seq) -> u32 {
-        let have = self.replicas.values().filter(|replica| replica.acknowledged() >= seq).count();
+        let have = self.replicas.values().filter(|replica| replica.counted() >= seq).count();
         u32::try_from(have).unwrap_or(u32::MAX)
     }
 
     /// Whether this replica has acknowledged this seq.
     #[must_use]
     pub fn has_acknowledged(&self, replica: &NodeName, seq: Seq) -> bool {
-        self.replicas.get(replica).is_some_and(|replica| replica.acknowledged() >= seq)
+        self.replicas.get(replica).is_some_and(|replica| replica.counted() >= seq)
     }
 
     /// The greatest seq that any replica has acknowledged.
     #[must_use]
     pub fn greatest_acknowledged(&self) -> Seq {
-        self.replicas.values().map(Replica::acknowledged).max().unwrap_or(Seq::ZERO)
+        self.replicas.values().map(Replica::counted).max().unwrap_or(Seq::ZERO)
     }
 
     /// A replica gets entries now.
@@ -354,6 +370,12 @@ impl Replica {
     #[must_use]
     pub fn acknowledged(&self) -> Seq {
         seq_of(self.cursor.as_ref().and_then(Option::as_ref))
+    }
+
+    /// The last seq that a leader's loss would not take: none of a copy that could not lead in its place.
+    #[must_use]
+    pub fn counted(&self) -> Seq {
+        if self.is_unsettled { Seq::ZERO } else { self.acknowledged() }
     }
 
     /// Whether a log that begins after `log_start` is kept for it.

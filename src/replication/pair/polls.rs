@@ -94,6 +94,7 @@ impl Pair {
             let mine = Mine { shard_uid: Some(uid), epoch: &epoch, history };
             let mut leader = self.leader.lock();
             let verdict = leader.poll(facts, mine, self.around.clock.now());
+            leader.settles(from, poll.is_unsettled);
             self.acknowledged.store(leader.greatest_acknowledged().0, Ordering::Release);
             verdict
         });

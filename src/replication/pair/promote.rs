@@ -235,6 +235,9 @@ impl Pair {
         if self.writer.published().is_failed() {
             return Err(format!("the store of node {me} has failed"));
         }
+        if self.settles_at.lock().is_some() {
+            return Err(format!("the copy of node {me} was rewound, and is not whole yet"));
+        }
         let mine = self.writer.published().with_history(|history| history.cursor());
         let holds_all = (self.uid(), &mine) == (*shard_uid, cursor);
         if !is_rehearsal && !holds_all {

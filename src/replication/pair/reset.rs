@@ -19,6 +19,7 @@ use tracing::warn;
 
 use super::receive::blocking;
 use super::{Duty, Pair};
+use crate::cluster::Part;
 use crate::storage::{Batch, Engine, Files, Role};
 use crate::types::Seq;
 
@@ -131,6 +132,17 @@ impl Pair {
 
     async fn discard(&self) -> Answer {
         self.check_reset()?;
+        // What a takeover by this node counts on, and what it leads with, stays as it is.
+        let changing = || {
+            let (me, shard) = (&self.me.name, &self.shard.name);
+            Refused::Conflict(format!(
+                "node {me} finds out who leads shard {shard} from now on: nothing was thrown away; look with kv status first"
+            ))
+        };
+        let _nobody = self.taking_over.try_lock().map_err(|_| changing())?;
+        if self.part() != Part::Follow {
+            return Err(changing());
+        }
         let held =
             Discarded { end: self.writer.published().end(), keys: self.engine().stats().map_or(0, |stats| stats.keys) };
         let failed = |detail: String| Refused::Failed(format!("the copy was not thrown away: {detail}"));

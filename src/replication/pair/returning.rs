@@ -106,6 +106,12 @@ impl Pair {
         Some(settling)
     }
 
+    /// Whether the entry at which this copy is whole lies behind all that its leader has written: it was another leader's, who
+    /// told it, and this one has not got it. It would be found out with later entries, but there may be none for long.
+    pub(super) fn is_beyond(&self, end: Seq) -> bool {
+        self.settles_at.lock().as_ref().is_some_and(|at| end < at.seq)
+    }
+
     async fn ask_history(&self) -> Result<Theirs, FollowState> {
         let leader = self.around.map.leader_of(&self.shard);
         let answer = self.ask_leader(leader, Class::Bulk, Kind::History, Bytes::new(), ANSWER_WAIT).await;

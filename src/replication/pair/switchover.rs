@@ -248,6 +248,7 @@ impl Pair {
             return Err(Broken::Slow);
         }
         // From here on this node does not lead, in memory and then durably.
+        self.acks.handed_over(next); // before who waits looks at who leads
         if let Err(refused) = self.around.map.yield_to(self.shard.index, epoch, next) {
             self.lift(epoch).await.map_err(failed)?;
             return Err(Broken::Off(Refused::Unchanged(format!(

@@ -27,6 +27,8 @@ pub struct Poll {
     pub shard_uid: Option<ShardUid>,
     /// What it has durably applied.
     pub cursor: Option<Cursor>,
+    /// It was rewound, and is not whole before a later entry (rule 21): what it holds could not lead, and counts for nothing.
+    pub is_unsettled: bool,
 }
 
 impl Poll {
@@ -36,13 +38,17 @@ impl Poll {
         let mut out = BytesMut::new();
         put_uid(&mut out, self.shard_uid);
         put_cursor(&mut out, self.cursor.as_ref());
+        if self.is_unsettled {
+            out.put_u8(1); // a leader of an older program reads no further
+        }
         out.freeze()
     }
 
     /// Reads a poll.
     pub fn decode(bytes: Bytes) -> Result<Poll, Malformed> {
         let mut reader = Reader::new(bytes);
-        Ok(Poll { shard_uid: take_uid(&mut reader)?, cursor: take_cursor(&mut reader)? })
+        let (shard_uid, cursor) = (take_uid(&mut reader)?, take_cursor(&mut reader)?);
+        Ok(Poll { shard_uid, cursor, is_unsettled: reader.remaining() > 0 && reader.bool()? })
     }
 }
 
@@ -335,7 +341,7 @@ mod tests {
     /// Two program versions meet on the wire: these bytes change only together with the protocol version.
     #[test]
     fn poll_and_its_answer_have_their_golden_bytes() {
-        let poll = Poll { shard_uid: Some(ShardUid(5)), cursor: Some(cursor()) };
+        let poll = Poll { shard_uid: Some(ShardUid(5)), cursor: Some(cursor()), is_unsettled: false };
         let golden = b"\x01\0\0\0\0\0\0\0\x05\x01\x01\x03A/0\0\0\0\0\0\0\0\x01\xac\x02";
         assert_eq!(poll.encode().escape_ascii().to_string(), golden.escape_ascii().to_string());
         let answer = PollAnswer::Entries {
@@ -350,10 +356,11 @@ mod tests {
 
     #[test]
     fn every_message_comes_back_from_its_bytes() {
-        for poll in
-            [Poll { shard_uid: None, cursor: None }, Poll { shard_uid: Some(ShardUid(1)), cursor: Some(cursor()) }]
-        {
-            assert_eq!(Poll::decode(poll.encode()), Ok(poll));
+        for (shard_uid, cursor) in [(None, None), (Some(ShardUid(1)), Some(cursor()))] {
+            for is_unsettled in [false, true] {
+                let poll = Poll { shard_uid, cursor: cursor.clone(), is_unsettled };
+                assert_eq!(Poll::decode(poll.encode()), Ok(poll));
+            }
         }
         let detail = || "why".to_owned();
         for answer in [

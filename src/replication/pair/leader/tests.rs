@@ -56,6 +56,19 @@ fn poll_on_history_acknowledges_and_is_written_down_once() {
 }
 
 #[test]
+fn replica_that_was_rewound_and_is_not_whole_counts_for_nothing_and_holds_the_log() {
+    let (mut leader, now) = (leader(), Clock::manual().now());
+    for (is_unsettled, counted) in [(false, 7), (true, 0), (false, 7)] {
+        assert_eq!(poll(&mut leader, "A/1", Some(cursor(7)), 9, now), Verdict::After(Seq(7)));
+        leader.settles(&name("A/1"), is_unsettled);
+        assert_eq!(leader.greatest_acknowledged(), Seq(counted));
+        assert_eq!(leader.acknowledged(Seq(1)), u32::from(!is_unsettled));
+        assert_eq!(leader.has_acknowledged(&name("A/1"), Seq(1)), !is_unsettled);
+        assert_eq!(leader.queue_entries(Seq(0), Seq(9)), 2, "from its cursor on");
+    }
+}
+
+#[test]
 fn poll_beyond_the_end_is_lost_data_and_acknowledges_nothing() {
     let (mut leader, now) = (leader(), Clock::manual().now());
     assert!(matches!(poll(&mut leader, "A/1", Some(cursor(10)), 9, now), Verdict::LostData(_)));
