@@ -270,6 +270,9 @@ fn old_leader_whose_ledger_is_full_stays_off_history_and_says_what_to_do() {
         let (role, state, _) = copy(&cluster, A);
         if (role.as_str(), state.as_str()) == ("replica", "off-history") { Ok(()) } else { Err((role, state)) }
     });
+    for _ in 0..500 {
+        assert_eq!(copy(&cluster, A).1, "off-history", "it tries again and again, and says the same");
+    }
     let said = cluster.kv(leader, &["status"], "");
     assert!(
         said.out.contains("storage.ledger_bytes_max") && said.out.contains("kv shard lost-writes Hyderabad"),

@@ -65,7 +65,9 @@ impl Pair {
         if self.writer.published().is_failed() {
             return Err(FollowState::Stuck("this copy's store has failed; restart this node".into())); // rule 9
         }
-        self.enter(FollowState::Returning);
+        if !matches!(self.follow_state(), FollowState::OffHistory(_)) {
+            self.enter(FollowState::Returning); // another try goes on saying why the last one ended
+        }
         let theirs = self.ask_history().await?;
         let mine = self.writer.published().history();
         let log_start = self.read(|engine| engine.log_extent()).await.map_err(unreadable)?.start;
