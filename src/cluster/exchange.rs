@@ -166,8 +166,11 @@ pub async fn run(pool: Arc<Pool>, map: Arc<ClusterMap>, local: Arc<Local>, rando
     loop {
         let others = topology.nodes().filter(|node| node.name != local.name);
         let began = map.ballot_of_uid_shard();
-        // How each contact went is noted by the pool.
-        let answers = join_all(others.map(|node| ask(&pool, &map, &local, node, ANSWER_WAIT))).await;
+        // How each contact went is noted by the pool. News do not wait for a node that is silent: they begin a round of their own.
+        let answers = tokio::select! {
+            answers = join_all(others.map(|node| ask(&pool, &map, &local, node, ANSWER_WAIT))) => answers,
+            () = map.announcements.notified() => continue,
+        };
         map.set_uid_unknown_to_all(local.cluster().is_none() && nobody_knows_a_uid(&answers), &began);
         let round = if local.cluster().is_some() { ROUND } else { ROUND_WITHOUT_UID };
         tokio::select! {
