@@ -141,8 +141,13 @@ def _measure_catch_up(bench: Rounds, pair: Cluster, turn: int, peak: float) -> N
     )
 
 
-def large(bench: Rounds, start: Callable[[str], Cluster], sizes: list[tuple[str, int]]) -> None:
-    """Reads and writes among millions of keys; bytes written, memory, files."""
+def large(
+    bench: Rounds,
+    start: Callable[[str], Cluster],
+    sizes: list[tuple[str, int]],
+    profiled: Callable[[str, Node, Callable[[float], object]], None] | None = None,
+) -> None:
+    """Reads and writes among millions of keys; bytes written, memory, files; `profiled` looks at the reads."""
     nodes: dict[str, tuple[Cluster, int]] = {}
     for name, keys in sizes:
         cluster = nodes.setdefault(name, (start(name), keys))[0]
@@ -161,6 +166,11 @@ def large(bench: Rounds, start: Callable[[str], Cluster], sizes: list[tuple[str,
                 _wait_rest(cluster)
         for name, (cluster, _) in nodes.items():
             _look_at_memory(bench, cluster.nodes[0], name, turn)
+    for name, (cluster, keys) in nodes.items():
+        if profiled:
+            file, target = templates[name]["large-get"], cluster.target()
+            load_for = lambda seconds: bench.wrk(target, file, 32, seconds, keys=keys)
+            profiled(f"GET, {name} keys, 32 connections", cluster.nodes[0], load_for)
     for name, (cluster, _) in nodes.items():
         for turn in range(1, RESTARTS + 1):
             _restart(bench, cluster, name, turn)

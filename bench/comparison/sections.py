@@ -68,7 +68,8 @@ class Bench:
                 failed,
             )
         if self.sizes and asked("large", ""):
-            self._try("large", lambda: alone.large(self.loop, self._large_node, self.sizes), failed)
+            look = self._keep_profile if self.profile else None
+            self._try("large", lambda: alone.large(self.loop, self._large_node, self.sizes, look), failed)
         if self.profile and asked("profile", ""):
             self._try("profile", self.profiles, failed)
 
@@ -117,16 +118,16 @@ class Bench:
 
     def profiles(self) -> None:
         """Of one node that reads and that writes, and of two that a forwarded read passes through."""
-        found: dict[str, str] = self.extras.setdefault("profiles", {})
         node = self._node("ostraca", 1)
         rounds.fill(node.target())
-        for title, verb, connections in (
-            ("GET, one node, 32 connections", "get", 32),
-            ("SET, one node, 128 connections", "put", 128),
+        for title, verb, connections, depth in (
+            ("GET, one node, 32 connections", "get", 32, 1),
+            ("GET, one node, 32 connections, 16 pipelined", "get", 32, rounds.DEPTH),
+            ("SET, one node, 128 connections", "put", 128, 1),
+            ("SET, one node, one connection", "put", 1, 1),
         ):
-            self._profile(
-                found, title, rounds.Case("one", verb, title, verb, ("ostraca",)), node, node.nodes[0], connections
-            )
+            case = rounds.Case("one", f"{verb}{depth}", title, verb, ("ostraca",), depth=depth)
+            self._profile(title, case, node, node.nodes[0], connections)
         self.fleet.stop_all()
         four = store.start_four(self.fleet, str(self.kv), self.net)
         rounds.fill(four.target())
@@ -137,17 +138,18 @@ class Bench:
             ("SET of any key, 128 connections: the leader of another shard", "put", "all", rounds.OTHER_SHARD),
         ):
             case = rounds.Case("cluster", verb, title, verb, ("ostraca",), keys=keys)
-            self._profile(found, title, case, four, four.leader(shard), 32 if verb == "get" else 128)
+            self._profile(title, case, four, four.leader(shard), 32 if verb == "get" else 128)
 
-    def _profile(
-        self, found: dict[str, str], title: str, case: rounds.Case, cluster: Cluster, node: Node, connections: int
-    ) -> None:
-        assert node.process
+    def _profile(self, title: str, case: rounds.Case, cluster: Cluster, node: Node, connections: int) -> None:
         shards = cluster.shards
         load_for = lambda seconds: self.loop.generator(case, cluster.target(), connections, shards, seconds)[1]()
+        self._keep_profile(title, node, load_for)
+
+    def _keep_profile(self, title: str, node: Node, load_for: Callable[[float], object]) -> None:
+        assert node.process
         text = profile.taken(node.process, self.fleet.directory, load_for)
         if text:
-            found[title] = text
+            self.extras.setdefault("profiles", {})[title] = text
             print(f"profile taken: {title}", flush=True)
 
     def _node(self, name: str, host: int) -> Cluster:
